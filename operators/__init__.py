@@ -1,0 +1,42 @@
+"""Forward operators on torch tensors: linear maps that know their domain, adjoint and normal operator.
+
+Usable alone: ``A = Inpainting(mask); y = A(x); A.adjoint(y); check(A)``.
+"""
+
+from .base import Linear, Operator
+from .check import check
+from .compose import Adjoint, Identity, Normal, PerImage, Scale, Sum
+from .ct import CT
+from .differences import Difference
+from .errors import LawBroken, OperatorError
+from .fourier import Blur, fft2c, gaussian_kernel, ifft2c, motion_kernel
+from .interop import from_deepinv, to_deepinv
+from .krylov import cg, power_norm
+from .pixels import Inpainting, SuperResolution
+
+__all__ = [
+    "CT",
+    "Adjoint",
+    "Blur",
+    "Difference",
+    "Identity",
+    "Inpainting",
+    "LawBroken",
+    "Linear",
+    "Normal",
+    "Operator",
+    "OperatorError",
+    "PerImage",
+    "Scale",
+    "Sum",
+    "SuperResolution",
+    "cg",
+    "check",
+    "fft2c",
+    "from_deepinv",
+    "gaussian_kernel",
+    "ifft2c",
+    "motion_kernel",
+    "power_norm",
+    "to_deepinv",
+]

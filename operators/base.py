@@ -1,0 +1,208 @@
+"""What a forward operator is: a map on batches that knows its domain; linear ones know their adjoint."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .errors import OperatorError
+
+RESERVED = ("H", "N", "forward", "adjoint", "normal", "to", "solve_normal", "codomain")
+
+
+class Operator:
+    """A map ``A: X -> Y`` on tensors with a leading batch axis; immutable.
+
+    A subclass states ``domain``, the shape of one image without the batch axis, and ``forward``.
+    Operators whose images are complex say ``complex_domain = True``.
+    """
+
+    domain: tuple[int, ...]
+    complex_domain: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    images: ClassVar[int] = 1  # a batch holds a multiple of so many rows; more than one only in PerImage
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        taken = [name for name in vars(cls).get("__annotations__", {}) if name in RESERVED]
+        if taken:
+            raise TypeError(
+                f"{cls.__name__}: {', '.join(taken)} cannot be a field, since every operator has a "
+                "member of that name. Choose another name for the field."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``A x``: (B, *domain) -> (B, *codomain)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(self, x).")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``A x`` after a check of shape and kind; raises `OperatorError`."""
+        self._require(x, self.domain, self.complex_domain, "image")
+        return self.forward(x)
+
+    def _require(self, x: Tensor, shape: tuple[int, ...], is_complex: bool, what: str) -> None:
+        if not isinstance(x, Tensor):
+            raise OperatorError(
+                f"{type(self).__name__} was given a {type(x).__name__}, not a tensor.",
+                do="Convert it: torch.as_tensor(x).",
+            )
+        if tuple(x.shape[1:]) != tuple(shape):
+            raise OperatorError(
+                f"{type(self).__name__} was given {what}s of shape {tuple(x.shape)}.",
+                f"It takes (batch, {', '.join(map(str, shape))}).",
+                "Add the batch axis with x[None], or build the operator for this size.",
+            )
+        if x.is_complex() != is_complex:
+            kind, other = ("complex", "real") if is_complex else ("real", "complex")
+            raise OperatorError(
+                f"{type(self).__name__} takes {kind} {what}s and was given {other} ones ({x.dtype}).",
+                do="Convert with torch.complex(x, zeros_like(x)), or take x.real." if is_complex else "Take x.real or x.abs().",
+            )
+
+    @cached_property
+    def codomain(self) -> tuple[int, ...]:
+        """Shape of one measurement, without the batch axis."""
+        return tuple(self._zero_measurement.shape[1:])
+
+    @cached_property
+    def complex_codomain(self) -> bool:
+        return self._zero_measurement.is_complex()
+
+    @cached_property
+    def _zero_measurement(self) -> Tensor:
+        """``A 0`` for a batch of one; fixes shape and kind of the codomain."""
+        with torch.no_grad():
+            return self.forward(self._zeros(1, self.dtype, self.device))
+
+    def _zeros(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        dtype = dtype.to_complex() if self.complex_domain else dtype.to_real()
+        return torch.zeros(batch, *self.domain, dtype=dtype, device=device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real dtype of the operator's own tensors; float32 where it has none."""
+        kinds = [t.dtype.to_real() for t in self._tensors() if t.is_floating_point() or t.is_complex()]
+        return kinds[0] if kinds else torch.get_default_dtype()
+
+    @property
+    def device(self) -> torch.device:
+        return next((t.device for t in self._tensors()), torch.device("cpu"))
+
+    def _tensors(self) -> list[Tensor]:
+        found: list[Tensor] = []
+        for name, value in vars(self).items():
+            if not is_cache(type(self), name):
+                for item in value if isinstance(value, tuple) else (value,):
+                    if isinstance(item, Operator):
+                        found += item._tensors()
+                    elif isinstance(item, Tensor):
+                        found.append(item)
+        return found
+
+    def to(self, target: torch.device | torch.dtype | str) -> Any:
+        """The same operator on a device, or in a precision: float64 takes complex64 to complex128."""
+        other = copy.copy(self)
+        for name in [n for n in vars(other) if is_cache(type(self), n)]:
+            del other.__dict__[name]
+        for name, value in vars(other).items():
+            if isinstance(value, tuple):
+                other.__dict__[name] = tuple(moved(item, target) for item in value)
+            else:
+                other.__dict__[name] = moved(value, target)
+        return other
+
+    def __matmul__(self, inner: Operator) -> Operator:
+        """``A @ B``: first B, then A."""
+        from .compose import compose
+
+        return compose(self, inner)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(domain={tuple(self.domain)})"
+
+
+class Linear(Operator):
+    """A linear operator: ``forward`` is enough, the adjoint follows by autograd.
+
+    ``<A x, y> = <x, A^H y>`` in the real inner product ``Re sum conj(a) b``. An operator with a real
+    domain and a complex codomain has adjoint ``Re(A^H y)``. A subclass may override ``adjoint``,
+    ``normal`` (``A^H A``) and ``solve_normal`` where it has something faster; `check` compares.
+    """
+
+    linear: ClassVar[bool] = True
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A^H y``: (B, *codomain) -> (B, *domain), differentiable in y."""
+        differentiable = torch.is_grad_enabled() and y.requires_grad
+        with torch.enable_grad():
+            x = self._zeros(len(y), y.dtype, y.device).requires_grad_()
+            (gradient,) = torch.autograd.grad(self.forward(x), x, y, create_graph=differentiable)
+        return gradient
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A^H A x``: (B, *domain) -> (B, *domain)."""
+        return self.adjoint(self.forward(x))
+
+    def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
+        """``(A^H A + weight I)^-1 b`` in closed form, or None where the operator has none."""
+        return None
+
+    @property
+    def H(self) -> Linear:
+        """The adjoint as an operator."""
+        from .compose import Adjoint
+
+        return Adjoint(self)
+
+    @property
+    def N(self) -> Linear:
+        """``A^H A`` as an operator."""
+        from .compose import Normal
+
+        return Normal(self)
+
+    def __add__(self, other: Linear) -> Linear:
+        from .compose import Sum
+
+        return Sum((self, other))
+
+    def __mul__(self, factor: float | complex) -> Linear:
+        from .compose import multiply
+
+        return multiply(factor, self)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Linear:
+        return self * -1.0
+
+    def __sub__(self, other: Linear) -> Linear:
+        return self + -other
+
+    def as_deepinv(self) -> Any:
+        """This operator as a ``deepinv.physics.LinearPhysics``, in deepinv's conventions."""
+        from .interop import to_deepinv
+
+        return to_deepinv(self)
+
+
+def is_cache(kind: type, name: str) -> bool:
+    """Whether an instance attribute is the stored value of a ``cached_property``."""
+    return isinstance(getattr(kind, name, None), cached_property)
+
+
+def moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
+    """A field on another device or in another precision; what is no number stays as it is."""
+    if isinstance(value, Operator):
+        return value.to(target)
+    if not isinstance(value, Tensor):
+        return value
+    if not isinstance(target, torch.dtype):
+        return value.to(target)
+    if value.is_complex():
+        return value.to(target.to_complex())
+    return value.to(target.to_real()) if value.is_floating_point() else value

@@ -1,0 +1,173 @@
+"""ESPIRiT: coil sensitivity maps from the fully sampled centre of k-space."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import OperatorError
+from .masks import calibration_region
+
+CHUNK_BYTES = 2**26  # pixel matrices held at a time
+
+
+def espirit(
+    kspace: Tensor,
+    mask: Tensor | None = None,
+    calibration: int | tuple[int, int] | None = 24,
+    kernel: int = 6,
+    threshold: float = 0.02,
+    crop: float | None = 0.8,
+    sets: int = 1,
+    soft: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Maps (sets, coils, H, W) complex and eigenvalues (sets, H, W) of k-space (coils, H, W); batch axes in front stay.
+
+    Every patch of noise-free k-space lies in the row space of the calibration matrix. A pixel's
+    coil vector ``S`` therefore solves ``G(r) S = S`` with
+    ``G(r) = sum_k u_k u_k^H / kernel^2``, ``u_k(r) = sum_d v_k(d) e^{2 pi i d r / N}`` over the
+    kernels ``v_k`` whose singular value exceeds ``threshold`` times the largest. The maps are the
+    eigenvectors of the ``sets`` largest eigenvalues: of unit length over the coils, with the phase in
+    which the strongest combination of coils is real and positive.
+
+    ``calibration`` bounds the calibration area in samples (rows and columns; None: all there is);
+    it is cut from the largest fully sampled rectangle around the zero frequency, of ``mask`` (H, W)
+    where given, else of the samples that are not zero. ``crop`` zeroes a map where its eigenvalue
+    is smaller; None chooses it, see `automatic_crop`. ``soft`` replaces that step by a smooth one from
+    ``2 crop - 1`` to 1, which multiplies the map (soft-SENSE weighting; the length over the coils is
+    then the weight).
+
+    Raises `OperatorError` for k-space that is not complex or is zero, more sets than coils, and a
+    calibration area smaller than the kernel.
+    Source: Uecker et al., MRM 71:990 (2014), equations 6-12.
+    """
+    if kspace.ndim < 3 or not kspace.is_complex():
+        raise OperatorError(
+            f"ESPIRiT was given k-space of shape {tuple(kspace.shape)} and type {kspace.dtype}.",
+            "It takes complex k-space (coils, H, W), or batches of it.",
+        )
+    *batch, coils, height, width = kspace.shape
+    if not 1 <= sets <= coils:
+        raise OperatorError(f"{sets} map sets were asked for and there are {coils} coils.", do="Use 1 or 2.")
+    samples = kspace.reshape(-1, coils, height, width)
+    data = calibration_data(samples, mask, calibration)
+    if min(data.shape[-2:]) < kernel:
+        raise OperatorError(
+            f"The fully sampled centre is {data.shape[-2]} x {data.shape[-1]}, smaller than the kernel "
+            f"of {kernel} x {kernel}.",
+            "ESPIRiT reads the maps off patches of the centre.",
+            "Measure more central lines (at least 12), or give maps.",
+        )
+    peak = data.abs().amax((1, 2, 3), keepdim=True)
+    if not (torch.isfinite(peak).all() and (peak > 0).all()):
+        raise OperatorError("The centre of k-space is zero, or not finite.", "No maps can be read off it.")
+    data = data / peak
+    correlation = kernel_correlation(projector(data, kernel, threshold), coils, kernel)
+    values, maps = eigenmaps(correlation.to(kspace.dtype), (height, width), sets)
+    maps = maps * reference_phase(data, maps)
+    if crop is None:
+        limit = torch.stack([automatic_crop(v[0]) for v in values]).view(-1, 1, 1, 1)
+    else:
+        limit = torch.full((len(values), 1, 1, 1), crop, dtype=values.dtype, device=values.device)
+    weight = smoothstep((values - (2 * limit - 1)) / (2 - 2 * limit)) if soft else (values >= limit)
+    maps = maps * weight[:, :, None]
+    return maps.reshape(*batch, *maps.shape[1:]), values.reshape(*batch, *values.shape[1:])
+
+
+def calibration_data(samples: Tensor, mask: Tensor | None, calibration: int | tuple[int, int] | None) -> Tensor:
+    """The calibration area of (B, coils, H, W)."""
+    if mask is None:
+        mask = (samples != 0).flatten(0, 1).any(0)
+    rows, columns = calibration_region(mask.expand(samples.shape[-2:]))
+    if calibration is not None:
+        most = calibration if isinstance(calibration, tuple) else (calibration, calibration)
+        rows, columns = (
+            within(region, n, size)
+            for region, n, size in zip((rows, columns), most, samples.shape[-2:], strict=True)
+        )
+    return samples[..., rows, columns]
+
+
+def within(region: slice, most: int, size: int) -> slice:
+    """At most ``most`` indices of ``region``, around the centre of an axis of ``size``."""
+    length = min(most, region.stop - region.start)
+    start = min(max(size // 2 - length // 2, region.start), region.stop - length)
+    return slice(start, start + length)
+
+
+def projector(data: Tensor, kernel: int, threshold: float) -> Tensor:
+    """``V V^H`` onto the signal part of the patches of (B, coils, h, w): (B, n, n), n = coils kernel^2, in double precision."""
+    patches = data.to(torch.complex128).unfold(-2, kernel, 1).unfold(-2, kernel, 1)
+    patches = patches.permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2)
+    power, vectors = torch.linalg.eigh(patches @ patches.mH)
+    signal = power > threshold**2 * power[:, -1:]
+    return (vectors * signal[:, None]) @ vectors.mH
+
+
+def kernel_correlation(projection: Tensor, coils: int, kernel: int) -> Tensor:
+    """``K_cc'(delta) = sum_{d - d' = delta} P(c d, c' d') / kernel^2``: (B, coils, coils, 2 kernel - 1, 2 kernel - 1)."""
+    blocks = projection.view(-1, coils, kernel, kernel, coils, kernel, kernel)
+    total = projection.new_zeros(len(projection), coils, coils, 2 * kernel - 1, 2 * kernel - 1)
+    for i in range(kernel):
+        for j in range(kernel):
+            shifted = blocks[..., i, j].permute(0, 1, 4, 2, 3)
+            total[..., kernel - 1 - i : 2 * kernel - 1 - i, kernel - 1 - j : 2 * kernel - 1 - j] += shifted
+    return total / kernel**2
+
+
+def eigenmaps(correlation: Tensor, size: tuple[int, int], sets: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenpairs of ``G(r) = sum_delta K(delta) e^{2 pi i delta r / N}``: (B, sets, H, W), (B, sets, coils, H, W).
+
+    The sum over the few delta is written out along each axis, exact at every pixel and for every size.
+    """
+    count, coils, _, taps, _ = correlation.shape
+    height, width = size
+    vertical, horizontal = (waves(n, taps // 2, correlation) for n in size)
+    partly = correlation @ horizontal.mT
+    values, maps = [], []
+    rows = max(1, CHUNK_BYTES // (count * width * coils**2 * correlation.element_size()))
+    for some in vertical.split(rows):
+        matrices = torch.einsum("yd,bijdx->byxij", some, partly)
+        value, vector = torch.linalg.eigh(matrices)
+        values.append(value[..., -sets:].flip(-1).permute(0, 3, 1, 2))
+        maps.append(vector[..., -sets:].flip(-1).permute(0, 4, 3, 1, 2))
+    return torch.cat(values, 2), torch.cat(maps, 3)
+
+
+def waves(size: int, reach: int, like: Tensor) -> Tensor:
+    """``e^{2 pi i delta r / size}``: (size, 2 reach + 1), r counted from the centre pixel."""
+    r = torch.arange(size, dtype=torch.float64, device=like.device) - size // 2
+    delta = torch.arange(-reach, reach + 1, dtype=torch.float64, device=like.device)
+    angle = 2 * math.pi / size * r[:, None] * delta
+    return torch.polar(torch.ones_like(angle), angle).to(like.dtype)
+
+
+def reference_phase(data: Tensor, maps: Tensor) -> Tensor:
+    """The factor that makes the strongest combination of coils of each map real: (B, sets, 1, H, W)."""
+    flat = data.flatten(2)
+    strongest = torch.linalg.eigh(flat @ flat.mH)[1][..., -1].to(maps.dtype)
+    along = torch.einsum("bc,bschw->bshw", strongest.conj(), maps)[:, :, None]
+    return torch.where(along.abs() > 0, along.conj() / along.abs(), torch.ones_like(along))
+
+
+def automatic_crop(values: Tensor) -> Tensor:
+    """The eigenvalue (H, W) that separates object from background best, within .6 to .95.
+
+    Otsu's rule: the split with the largest variance between the two classes (IEEE SMC 9:62, 1979).
+    """
+    bins = 200
+    counts = torch.histc(values.clamp(0, 1).float(), bins, 0, 1)
+    centres = (torch.arange(bins, device=values.device) + 0.5) / bins
+    below = counts.cumsum(0)
+    above = below[-1] - below
+    moment = (counts * centres).cumsum(0)
+    between = (below * moment[-1] - below[-1] * moment) ** 2 / (below * above).clamp(min=1)
+    return ((between.argmax() + 1) / bins).clamp(0.6, 0.95).to(values.dtype)
+
+
+def smoothstep(t: Tensor) -> Tensor:
+    """``3 t^2 - 2 t^3`` for t in 0..1, constant outside."""
+    t = t.clamp(0, 1)
+    return t * t * (3 - 2 * t)

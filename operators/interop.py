@@ -1,0 +1,213 @@
+"""Between these operators and ``deepinv.physics``; deepinv is imported only when called."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Linear
+from .errors import OperatorError
+
+
+def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
+    """A ``deepinv.physics.LinearPhysics`` as an operator on images of shape ``domain``.
+
+    Images keep deepinv's shape, real; those of its MRI family become complex, (2, H, W) -> (1, H, W),
+    with k-space (B, coils, H, W); either shape is accepted as ``domain``. Stacked measurements become
+    one vector. The physics is cloned, then never changed: later changes to the original do not show.
+    Data are converted to the precision of the physics and back; build the physics in float64 for
+    float64 results. Where its own adjoint is not that of its ``A`` (measured here once), autograd's is
+    used. Noise is left out. Raises `OperatorError` for what is not linear, or not of this size.
+    """
+    from deepinv.physics import LinearPhysics
+    from deepinv.utils.mixins import MRIMixin
+
+    if not isinstance(physics, LinearPhysics):
+        raise OperatorError(
+            f"from_deepinv was given a {type(physics).__name__}.",
+            "It takes a deepinv.physics.LinearPhysics: samplers need an adjoint.",
+            "For a nonlinear map, subclass operators.Operator.",
+        )
+    if isinstance(physics, adapter()):
+        return physics.operator
+    as_complex = isinstance(physics, MRIMixin)
+    domain = tuple(domain)
+    if as_complex and domain[0] == 2:
+        domain = (1, *domain[1:])
+    return FromDeepinv(physics.clone(), domain, as_complex)
+
+
+class FromDeepinv(Linear):
+    """``y = A x`` of a deepinv physics, without its noise and sensor model; see `from_deepinv`."""
+
+    def __init__(self, physics: Any, domain: tuple[int, ...], complex_domain: bool):
+        self.physics, self.domain, self.complex_domain = physics, domain, complex_domain
+        self.parts: tuple[tuple[int, ...], ...] = ()
+        self.own_adjoint = True
+        x = torch.randn(
+            1, *domain, dtype=self._kind(complex_domain), generator=torch.Generator().manual_seed(0)
+        ).to(self.device)
+        try:
+            y = self.forward(x)
+        except Exception as error:
+            raise OperatorError(
+                f"{type(physics).__name__}.A failed on images of shape {(1, *domain)}.",
+                f"It says: {error}",
+                "Give the domain of its images, without the batch axis.",
+            ) from error
+        self.own_adjoint = self._adjoint_is_exact(x, y)
+
+    def _adjoint_is_exact(self, x: Tensor, y: Tensor) -> bool:
+        """Some of deepinv's adjoints are approximate, or fail: one dot test with a zero-mean probe."""
+        probe = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1)).to(y.device)
+        try:
+            back = self.adjoint(probe)
+        except Exception:
+            return False
+        left, right = ((a.conj() * b).real.sum() for a, b in ((y, probe), (x, back)))
+        size = y.norm() * probe.norm() + x.norm() * back.norm()
+        return back.shape == x.shape and bool((left - right).abs() <= 1e-5 * size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((t.dtype.to_real() for t in self._numbers()), torch.get_default_dtype())
+
+    @property
+    def device(self) -> torch.device:
+        return next((t.device for t in self._numbers()), torch.device("cpu"))
+
+    def _numbers(self) -> list[Tensor]:
+        tensors = (*self.physics.buffers(), *self.physics.parameters())
+        return [t for t in tensors if t.is_floating_point() or t.is_complex()]
+
+    def _kind(self, is_complex: bool) -> torch.dtype:
+        return self.dtype.to_complex() if is_complex else self.dtype
+
+    def to(self, target: torch.device | torch.dtype | str) -> FromDeepinv:
+        """On a device. A precision leaves the physics as built: some of its parts cannot be converted."""
+        if isinstance(target, torch.dtype):
+            return self
+        other = super().to(target)
+        other.physics = self.physics.clone().to(target)
+        return other
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.physics.A(self._theirs(x))
+        if isinstance(y, list):
+            parts = tuple(tuple(part.shape[1:]) for part in y)
+            if not self.parts:
+                self.parts = parts
+            y = torch.cat([part.flatten(1) for part in y], 1)
+        elif self.complex_domain:
+            y = torch.complex(*y.unbind(1))
+            y = y if self._multicoil else y[:, None]
+        return convert(y, x.dtype)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if not self.own_adjoint:
+            return super().adjoint(y)
+        x = self.physics.A_adjoint(self._theirs(y, measured=True))
+        return convert(torch.complex(*x.unbind(1))[:, None] if self.complex_domain else x, y.dtype)
+
+    @property
+    def _multicoil(self) -> bool:
+        from deepinv.physics import MultiCoilMRI
+
+        return isinstance(self.physics, MultiCoilMRI)
+
+    def _theirs(self, t: Tensor, measured: bool = False) -> Any:
+        """In the shapes and precision of the physics."""
+        t = convert(t, self.dtype)
+        if measured and self.parts:
+            from deepinv.utils import TensorList
+
+            flat = t.split([torch.Size(part).numel() for part in self.parts], 1)
+            return TensorList([p.unflatten(1, part) for p, part in zip(flat, self.parts, strict=True)])
+        if t.is_complex():
+            t = t if measured and self._multicoil else t[:, 0]
+            return torch.stack((t.real, t.imag), 1)
+        return t
+
+    def __repr__(self) -> str:
+        return f"from_deepinv({type(self.physics).__name__}, {self.domain})"
+
+
+def convert(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the precision of ``dtype``; complex stays complex and real stays real."""
+    return t.to(dtype.to_complex() if t.is_complex() else dtype.to_real())
+
+
+def to_deepinv(operator: Linear) -> Any:
+    """``operator`` as a noise-free ``deepinv.physics.LinearPhysics``.
+
+    Complex images and measurements become two real channels: (B, 1, H, W) -> (B, 2, H, W) and multi-coil
+    k-space (B, coils, H, W) -> (B, 2, coils, H, W). Moves with ``.to(device | dtype)`` and clones as any
+    physics; its parameters are the operator's and cannot be updated.
+    """
+    return adapter()(operator)
+
+
+@cache
+def adapter() -> type:
+    """The adapter's class, made when first needed so that deepinv is not imported before."""
+    from deepinv.physics import LinearPhysics
+
+    class OperatorPhysics(LinearPhysics):
+        """A noise-free physics around an operator; see `to_deepinv`."""
+
+        operator: Linear | None = None  # set after the module exists; never a buffer: it may be sparse
+
+        def __init__(self, operator: Linear):
+            shape = operator.domain
+            if operator.complex_domain:
+                shape = tuple(two_channels(operator._zeros(1, operator.dtype, operator.device)).shape[1:])
+            super().__init__(img_size=shape, device=operator.device)
+            self.operator = operator
+
+        def A(self, x: Tensor, **parameters: Any) -> Tensor:
+            refuse(parameters)
+            a = self.operator
+            return two_channels(a.forward(as_ours(x, a.domain, a.complex_domain)))
+
+        def A_adjoint(self, y: Tensor, **parameters: Any) -> Tensor:
+            refuse(parameters)
+            a = self.operator
+            return two_channels(a.adjoint(as_ours(y, a.codomain, a.complex_codomain)))
+
+        def A_adjoint_A(self, x: Tensor, **parameters: Any) -> Tensor:
+            refuse(parameters)
+            a = self.operator
+            return two_channels(a.normal(as_ours(x, a.domain, a.complex_domain)))
+
+        def _apply(self, fn: Any, recurse: bool = True) -> Any:
+            super()._apply(fn, recurse)
+            if self.operator is not None:
+                moved = fn(torch.zeros((), dtype=self.operator.dtype, device=self.operator.device))
+                self.operator = self.operator.to(moved.device).to(moved.dtype)
+            return self
+
+    def refuse(parameters: dict[str, Any]) -> None:
+        if parameters:
+            raise OperatorError(
+                f"This physics was given {', '.join(parameters)}.",
+                "It wraps an operator, whose parameters do not change.",
+                "Build another operator and wrap that.",
+            )
+
+    return OperatorPhysics
+
+
+def two_channels(t: Tensor) -> Tensor:
+    """Complex (B, 1, ...) -> real (B, 2, ...), complex (B, C, ...) -> (B, 2, C, ...); real stays."""
+    if not t.is_complex():
+        return t
+    t = t[:, 0] if t.shape[1] == 1 else t
+    return torch.stack((t.real, t.imag), 1)
+
+
+def as_ours(t: Tensor, shape: tuple[int, ...], is_complex: bool) -> Tensor:
+    """Inverse of `two_channels` for the shape that the operator knows."""
+    return torch.complex(t[:, 0], t[:, 1]).reshape(len(t), *shape) if is_complex else t

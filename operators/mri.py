@@ -1,0 +1,216 @@
+"""Cartesian MRI: one coil or many, one set of sensitivity maps or several (soft-SENSE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fft import fft, fft2, fftshift, ifft, ifft2, ifftshift
+
+from .base import Linear
+from .errors import OperatorError
+
+COLUMNS: tuple[int, ...] = (-1,)
+PLANE: tuple[int, ...] = (-2, -1)
+GROUP_BYTES = 2**22  # a buffer that fits the processor's cache and is not returned to the system
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MRI(Linear):
+    """``y_c = M F sum_s S_sc x_s``: centred orthonormal FFT, k-space of full size, zero where not sampled.
+
+    ``mask`` is (H, W) or (W,), true where sampled; (W,) samples whole columns (phase encoding along
+    the last axis) and takes the height from ``maps`` or from ``shape=(H, W)``. ``maps`` are complex,
+    (coils, H, W) or (sets, coils, H, W); without them there is a single coil. Images are complex
+    (B, sets, H, W), measurements complex (B, coils, H, W).
+
+    A mask of whole columns leaves a transform along the last axis only in ``A^H A``, since the other
+    one is unitary. Maps and mask are kept shifted, so that only the image is ever shifted there.
+
+    Raises `OperatorError` for shapes that do not fit, maps that are not complex or not finite, and
+    masks with values other than 0 and 1.
+    Source: Pruessmann et al., MRM 42:952 (1999); Uecker et al., MRM 71:990 (2014), section on soft-SENSE.
+    """
+
+    complex_domain: ClassVar[bool] = True
+
+    mask: Tensor
+    maps: Tensor | None = None
+    shape: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        mask, maps = torch.as_tensor(self.mask), self.maps
+        if maps is not None:
+            maps = checked_maps(maps)
+        size = None if maps is None else tuple(maps.shape[-2:])
+        if size is not None and self.shape is not None and size != tuple(self.shape):
+            raise OperatorError(
+                f"MRI was given maps of {size[0]} x {size[1]} and shape={tuple(self.shape)}.",
+                do="Leave shape away: the maps have one.",
+            )
+        kind = maps.real.dtype if maps is not None else mask.dtype if mask.is_floating_point() else None
+        mask = checked_mask(mask, size or self.shape).to(kind or torch.get_default_dtype())
+        object.__setattr__(self, "mask", mask)
+        object.__setattr__(self, "maps", maps)
+        object.__setattr__(self, "shape", tuple(mask.shape))
+
+    @property
+    def domain(self) -> tuple[int, ...]:
+        return (1 if self.maps is None else self._sets.shape[0], *self.mask.shape)
+
+    @property
+    def codomain(self) -> tuple[int, ...]:
+        return (1 if self.maps is None else self._sets.shape[1], *self.mask.shape)
+
+    complex_codomain = True
+
+    @property
+    def _sets(self) -> Tensor:
+        assert self.maps is not None
+        return self.maps if self.maps.ndim == 4 else self.maps[None]
+
+    @cached_property
+    def whole_columns(self) -> bool:
+        """Whether the mask is the same in every row."""
+        return bool((self.mask == self.mask[:1]).all())
+
+    @cached_property
+    def _axes(self) -> tuple[int, ...]:
+        """The axes along which ``A^H A`` has a transform at all."""
+        return COLUMNS if self.whole_columns else PLANE
+
+    @cached_property
+    def _mask(self) -> Tensor:
+        """The mask with the zero frequency first."""
+        return ifftshift(self.mask[0] if self.whole_columns else self.mask, dim=self._axes)
+
+    @cached_property
+    def _maps(self) -> Tensor:
+        return ifftshift(self._sets, dim=self._axes)
+
+    @cached_property
+    def _conjugate(self) -> Tensor:
+        return self._maps.conj().resolve_conj()
+
+    @cached_property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """Sampled columns, counted with the zero frequency in the centre and with it first."""
+        width = self.mask.shape[1]
+        centred = self.mask[0].nonzero()[:, 0]
+        return centred, (centred - width // 2) % width
+
+    def forward(self, x: Tensor) -> Tensor:
+        coils = ifftshift(x, dim=self._axes)
+        if self.maps is not None:
+            coils = project(self._maps, coils)
+        if not self.whole_columns:
+            return fftshift(fft2(coils, norm="ortho"), dim=PLANE) * self.mask
+        centred, first = self._columns
+        lines = fft(coils, norm="ortho").index_select(-1, first)
+        lines = fftshift(fft(ifftshift(lines, dim=-2), dim=-2, norm="ortho"), dim=-2)
+        return lines.new_zeros(coils.shape).index_copy(-1, centred, lines)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.whole_columns:
+            centred, first = self._columns
+            lines = ifftshift(y.index_select(-1, centred), dim=-2)
+            lines = fftshift(ifft(lines, dim=-2, norm="ortho"), dim=-2)
+            coils = ifft(lines.new_zeros(y.shape).index_copy(-1, first, lines), norm="ortho")
+        else:
+            coils = ifft2(ifftshift(y * self.mask, dim=PLANE), norm="ortho")
+        if self.maps is not None:
+            coils = combine(self._conjugate, coils)
+        return fftshift(coils, dim=self._axes)
+
+    def normal(self, x: Tensor) -> Tensor:
+        x = ifftshift(x, dim=self._axes)
+        if self.maps is None:
+            return fftshift(self._filter(x), dim=self._axes)
+        total = None
+        for maps, conjugate in self._groups(x):
+            image = combine(conjugate, self._filter(project(maps, x)))
+            total = image if total is None else total + image
+        assert total is not None
+        return fftshift(total, dim=self._axes)
+
+    def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
+        """``F^H (M + weight)^-1 F b`` for a single coil; None with maps."""
+        if self.maps is not None:
+            return None
+        k = self._transform(ifftshift(b, dim=self._axes)) / (self._mask + weight)
+        return fftshift(self._inverse(k), dim=self._axes)
+
+    def _filter(self, coils: Tensor) -> Tensor:
+        """``F^H M F`` on shifted coil images; the mask acts in place on a tensor made here."""
+        return self._inverse(self._transform(coils).mul_(self._mask))
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return fft(x, norm="ortho") if self.whole_columns else fft2(x, norm="ortho")
+
+    def _inverse(self, k: Tensor) -> Tensor:
+        return ifft(k, norm="ortho") if self.whole_columns else ifft2(k, norm="ortho")
+
+    def _groups(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The maps and their conjugates, a few coils at a time on a processor, all at once on a GPU."""
+        coil = x[:, 0].numel() * x.element_size()
+        coils = max(1, GROUP_BYTES // coil) if x.device.type == "cpu" else self._maps.shape[1]
+        return list(zip(self._maps.split(coils, 1), self._conjugate.split(coils, 1), strict=True))
+
+
+def project(maps: Tensor, x: Tensor) -> Tensor:
+    """``sum_s S_sc x_s``: (sets, coils, H, W), (B, sets, H, W) -> (B, coils, H, W)."""
+    if len(maps) == 1:
+        return maps[0] * x
+    return (maps * x[:, :, None]).sum(1)
+
+
+def combine(conjugate: Tensor, coils: Tensor) -> Tensor:
+    """``sum_c conj(S_sc) z_c``: (sets, coils, H, W), (B, coils, H, W) -> (B, sets, H, W)."""
+    return (conjugate * coils[:, None]).sum(2)
+
+
+def checked_maps(maps: Tensor) -> Tensor:
+    maps = torch.as_tensor(maps)
+    if maps.ndim not in (3, 4) or not maps.is_complex():
+        raise OperatorError(
+            f"MRI was given maps of shape {tuple(maps.shape)} and type {maps.dtype}.",
+            "Sensitivity maps are complex, (coils, H, W) or (sets, coils, H, W).",
+            "Estimate them with espirit(kspace), or leave maps away for a single coil.",
+        )
+    if not torch.isfinite(torch.view_as_real(maps.resolve_conj())).all():
+        raise OperatorError(
+            "MRI was given maps with NaN or infinite values.", do="Set them to 0 outside the object."
+        )
+    return maps
+
+
+def checked_mask(mask: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """A mask (W,) or (H, W) as (H, W), of the given size where there is one."""
+    if mask.ndim == 1 and size is None:
+        raise OperatorError(
+            f"MRI was given a mask of {len(mask)} columns and no height.",
+            "Without maps nothing says how many rows the image has.",
+            f"Pass shape=(H, {len(mask)}), or a mask of shape (H, W).",
+        )
+    if mask.ndim not in (1, 2) or mask.numel() == 0:
+        raise OperatorError(
+            f"MRI was given a mask of shape {tuple(mask.shape)}.", "A mask is (W,) or (H, W)."
+        )
+    if mask.ndim == 1 and size is not None and len(mask) == size[1]:
+        mask = mask.expand(tuple(size))
+    if size is not None and tuple(mask.shape) != tuple(size):
+        raise OperatorError(
+            f"MRI was given a mask of shape {tuple(mask.shape)} for images of {size[0]} x {size[1]}.",
+            f"A mask is ({size[1]},) or ({size[0]}, {size[1]}) here.",
+            "Use the mask that belongs to this k-space, and maps estimated from it.",
+        )
+    if not ((mask == 0) | (mask == 1)).all():
+        raise OperatorError(
+            "MRI was given a mask with values other than 0 and 1.",
+            "A mask says which samples were measured.",
+            "Pass mask != 0, or compose weights with the operator.",
+        )
+    return mask.contiguous()

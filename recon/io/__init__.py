@@ -1,0 +1,154 @@
+"""Files in and out: k-space of several formats, masks and maps, results and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from recon.errors import InputError
+
+from .arrays import NpyStore, NpzStore
+from .cfl import CflStore, read_cfl, write_cfl
+from .fastmri import HDF5Store
+from .kspace import (
+    KSpaceFile,
+    KSpaceSlice,
+    Scan,
+    as_mask,
+    center_crop,
+    check_maps,
+    crop_readout,
+    describe,
+    maps_of_slice,
+    scan,
+)
+from .pictures import save_panel
+from .results import ResultWriter, SavedResult, check_folder, is_done, read_result, result_paths
+from .stores import Store
+
+__all__ = [
+    "READERS",
+    "KSpaceFile",
+    "KSpaceSlice",
+    "ResultWriter",
+    "SavedResult",
+    "Scan",
+    "center_crop",
+    "check_folder",
+    "crop_readout",
+    "is_done",
+    "open_kspace",
+    "read_cfl",
+    "read_maps",
+    "read_mask",
+    "read_result",
+    "result_paths",
+    "save_panel",
+    "scan",
+    "write_cfl",
+]
+
+READERS: dict[str, type[Store]] = {
+    ".h5": HDF5Store,
+    ".hdf5": HDF5Store,
+    ".cfl": CflStore,
+    ".hdr": CflStore,
+    ".npy": NpyStore,
+    ".npz": NpzStore,
+}
+
+
+def open_kspace(path: str | Path) -> KSpaceFile:
+    """What the k-space file at ``path`` holds; its slices are read by `KSpaceFile.read_slice`.
+
+    The suffix says the format and the content must agree; a file of unknown suffix is known by its
+    content. Raises `InputError` for whatever cannot be used.
+    """
+    return describe(open_store(path, "kspace"))
+
+
+def read_mask(path: str | Path, file: KSpaceFile) -> Tensor:
+    """The sampling mask in a file, (W,) or (H, W) bool, for the k-space of ``file``; raises `InputError`."""
+    store = open_store(path, "mask")
+    return as_mask(store.fetch(required(store, "mask")), file.shape[2:], store.path)
+
+
+def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
+    """Sensitivity maps (sets, coils, H, W) in a file, for slice ``index`` of ``file``."""
+    store = open_store(path, "maps")
+    name = required(store, "maps")
+    check_maps(store, store.entries()[name], file.shape)
+    return maps_of_slice(store, name, file, index)
+
+
+def required(store: Store, role: str) -> str:
+    name = store.find(role)
+    if name is None:
+        raise InputError(
+            f'{store.path} has no "{role}".',
+            f"It holds: {', '.join(store.entries()) or 'nothing'}.",
+            f'Store the array under the name "{role}".',
+        )
+    return name
+
+
+def open_store(path: str | Path, role: str) -> Store:
+    """The file at ``path`` as a store of arrays; raises `InputError` where it cannot be."""
+    path = Path(path)
+    if not path.exists() and not path.suffix and path.with_name(path.name + ".cfl").exists():
+        path = path.with_name(path.name + ".cfl")
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist.", "There is no file of this name.", "Check the path for a typing error."
+        )
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder.", "A file with k-space is needed.", f"Name the files in it: {path}/*.h5."
+        )
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be opened.", f"{error.strerror}.", "Check who may read the file."
+        ) from error
+    if not head and path.suffix != ".cfl":
+        raise InputError(f"{path} is empty.", "It has 0 bytes.", "Copy or download it again.")
+    named, found = READERS.get(path.suffix.lower()), by_content(path, head)
+    if named is None and found is None:
+        raise InputError(
+            f"{path} is of an unknown format.",
+            f"Neither its suffix nor its content is one of {', '.join(READERS)}.",
+            "Convert it to one of these.",
+        )
+    if named is not None and named is not CflStore and named is not found:
+        raise InputError(
+            f"{path} is not {article(named)} file.",
+            f"Its content is {article(found)} file's." if found else "Its content is of another kind.",
+            f"Rename it to end in {suffix_of(found)}." if found else "Copy or download it again.",
+        )
+    return (named or found)(path, role)  # type: ignore[misc]
+
+
+def by_content(path: Path, head: bytes) -> type[Store] | None:
+    """The format that the first bytes belong to; HDF5 may start after a block of the user's own."""
+    if head.startswith(b"\x93NUMPY"):
+        return NpyStore
+    if head.startswith(b"PK"):
+        return NpzStore
+    signature = b"\x89HDF\r\n\x1a\n"
+    with open(path, "rb") as file:
+        for start in (0, *(512 * 2**n for n in range(8))):
+            file.seek(start)
+            if file.read(8) == signature:
+                return HDF5Store
+    return None
+
+
+def article(kind: type[Store]) -> str:
+    return ("an " if kind.format[0] in "Hn" else "a ") + kind.format
+
+
+def suffix_of(kind: type[Store]) -> str:
+    return next(suffix for suffix, reader in READERS.items() if reader is kind)

@@ -1,0 +1,133 @@
+"""BART's file pairs: ``x.hdr`` lists the dimensions, ``x.cfl`` holds complex64 in Fortran order."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from recon.errors import InputError
+
+from .stores import Entry, Store
+
+READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
+RANK = 16
+
+
+def read_cfl(path: str | Path) -> np.ndarray:
+    """The array of a pair, mapped read-only, complex64, at least 16 axes.
+
+    ``path`` is that of either file, or without suffix. Raises `InputError` where one of the two is
+    missing, or their sizes differ.
+    """
+    data, header = pair(path)
+    for file in (header, data):
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing.",
+                f"BART keeps an array in two files, {data.name} and {header.name}.",
+                "Copy both into one folder.",
+            )
+    shape = read_dimensions(header)
+    found, wanted = data.stat().st_size, 8 * int(np.prod(shape, dtype=object))
+    if found != wanted:
+        raise InputError(
+            f"{data} has {found} bytes, its header asks for {wanted}.",
+            f"{header.name} gives the dimensions {trimmed(shape)}: one of the two is damaged.",
+            "Copy both files again.",
+        )
+    return np.memmap(data, dtype="<c8", mode="r", shape=shape, order="F")
+
+
+def write_cfl(path: str | Path, array: np.ndarray) -> Path:
+    """Write ``array`` as a pair and return the path of the cfl file; either both appear, or neither."""
+    data, header = pair(path)
+    shape = tuple(array.shape) + (1,) * (RANK - array.ndim)
+    beside = [file.with_name(file.name + ".part") for file in (data, header)]
+    try:
+        np.asarray(array, dtype="<c8").ravel(order="F").tofile(beside[0])
+        beside[1].write_text(f"# Dimensions\n{' '.join(map(str, shape))}\n")
+        os.replace(beside[0], data)
+        os.replace(beside[1], header)
+    finally:
+        for file in beside:
+            file.unlink(missing_ok=True)
+    return data
+
+
+@dataclass(frozen=True)
+class CflStore(Store):
+    """k-space with axes (readout, phase, slice, coil), BART's 0 to 3, and slices in axis 13; maps in axis 4.
+
+    The readout becomes H and the phase W; where the readout has one sample, axes 1 and 2 are H and W.
+    """
+
+    format: ClassVar[str] = "BART cfl"
+
+    def entries(self) -> dict[str, Entry]:
+        array = self._slices_first()
+        return {self.role: Entry(array.shape, array.dtype)}
+
+    def fetch(self, name: str, index: int | None = None) -> np.ndarray:
+        with self.reading():
+            array = self._slices_first()
+            return np.array(array if index is None else array[index])
+
+    def _slices_first(self) -> np.ndarray:
+        """A view: (slices, coils, H, W) of k-space, (slices, sets, coils, H, W) of maps, (H, W) of a mask."""
+        with self.reading():
+            array = read_cfl(self.path)
+        shape = array.shape
+        named = (READ, PHASE, PARTITION, COIL, SLICE) + ((MAPS,) if self.role == "maps" else ())
+        more = [axis for axis, size in enumerate(shape) if size > 1 and axis not in named]
+        if shape[PARTITION] > 1 and shape[SLICE] > 1 and shape[READ] > 1:
+            more.append(PARTITION)
+        if more:
+            raise InputError(
+                f"{self.path} has dimensions {trimmed(shape)}, which is no {self.role} of 2-D slices.",
+                f"Axis {more[0]} has {shape[more[0]]} entries"
+                + (": maps have sets there, k-space does not." if more[0] == MAPS else "."),
+                "Pick one entry of that axis first: bart slice AXIS INDEX in out.",
+            )
+        if shape[READ] == 1 and shape[PARTITION] > 1:
+            rows, columns, slices = PHASE, PARTITION, SLICE
+        else:
+            rows, columns, slices = READ, PHASE, SLICE if shape[SLICE] > 1 else PARTITION
+        order = (slices, MAPS, COIL, rows, columns)
+        view = np.transpose(array, order + tuple(a for a in range(array.ndim) if a not in order))
+        view = view.reshape(view.shape[:5])
+        if self.role == "maps":
+            return view if view.shape[0] > 1 else view[0]
+        return view[:, 0] if self.role == "kspace" else view[0, 0, 0].real
+
+
+def pair(path: str | Path) -> tuple[Path, Path]:
+    """The cfl and the hdr file that belong together."""
+    stem = str(path).removesuffix(".cfl").removesuffix(".hdr")
+    return Path(stem + ".cfl"), Path(stem + ".hdr")
+
+
+def read_dimensions(header: Path) -> tuple[int, ...]:
+    """The line after ``# Dimensions``; raises `InputError` where there is no such line of sizes."""
+    lines = header.read_text(errors="replace").splitlines()
+    try:
+        at = next(i for i, line in enumerate(lines) if line.strip().lower() == "# dimensions")
+        shape = tuple(int(word) for word in lines[at + 1].split())
+        if not shape or min(shape) < 1:
+            raise ValueError
+    except (StopIteration, IndexError, ValueError):
+        raise InputError(
+            f"{header} gives no dimensions.",
+            'A BART header has a line "# Dimensions", then one line of positive sizes.',
+            "Copy the header again, or write that line by hand.",
+        ) from None
+    return shape + (1,) * (RANK - len(shape))
+
+
+def trimmed(shape: tuple[int, ...]) -> str:
+    """Dimensions as text, without the ones at the end."""
+    last = max((i for i, n in enumerate(shape) if n > 1), default=0)
+    return " ".join(map(str, shape[: last + 1]))

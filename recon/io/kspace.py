@@ -1,0 +1,325 @@
+"""Measured k-space in memory: what a file holds, and one slice of it at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.errors import InputError
+
+from .header import Header
+from .stores import Entry, Store
+
+
+@dataclass(frozen=True, eq=False)
+class KSpaceSlice:
+    """One slice: ``kspace`` (coils, H, W) complex64 in the file's own units, centred.
+
+    ``reference`` (h, w) float32, already of the cropped size; ``mask`` (W,) or (H, W) bool, true
+    where sampled; ``maps`` (sets, coils, H, W) complex64. Each is None where the file has none.
+    """
+
+    index: int
+    kspace: Tensor
+    reference: Tensor | None = None
+    mask: Tensor | None = None
+    maps: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KSpaceFile:
+    """What a k-space file holds; nothing of size is read before `read_slice`.
+
+    ``shape`` is (slices, coils, H, W), H along the readout; ``crop`` (h, w) the size of the image
+    that the header asks for, cut from the centre; ``acquired`` the range of phase lines that were
+    measured, the rest is zero padding; ``reference`` and ``maps`` name the arrays, if any.
+    """
+
+    path: Path
+    format: str
+    shape: tuple[int, int, int, int]
+    dtype: str
+    crop: tuple[int, int]
+    acquired: tuple[int, int]
+    mask: Tensor | None
+    reference: str | None
+    maps: str | None
+    attrs: Mapping[str, Any]
+    notes: tuple[str, ...]
+    name: str = field(repr=False)
+    store: Store = field(repr=False)
+
+    @property
+    def slices(self) -> int:
+        return self.shape[0]
+
+    @property
+    def coils(self) -> int:
+        return self.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.shape[2]
+
+    @property
+    def width(self) -> int:
+        return self.shape[3]
+
+    @property
+    def oversampling(self) -> float:
+        """Readout samples per row of the image: 2 for most scanners."""
+        return self.height / self.crop[0]
+
+    def read_slice(self, index: int) -> KSpaceSlice:
+        """Slice ``index``; raises `InputError` where the file is damaged there."""
+        if not 0 <= index < self.slices:
+            raise InputError(
+                f"{self.path} has no slice {index}.",
+                f"It has {self.slices}, counted from 0.",
+                f"Choose one of 0 to {self.slices - 1}.",
+            )
+        return KSpaceSlice(index, self._kspace(index), self._reference(index), self.mask, self._maps(index))
+
+    def _kspace(self, index: int) -> Tensor:
+        whole = len(self.store.entries()[self.name].shape) == 3 and self.store.axes == "coils"
+        part = self.store.fetch(self.name, None if whole else index)
+        with np.errstate(over="ignore"):  # what overflows is found, and refused, by `scan`
+            return as_tensor(part.reshape(self.shape[1:]), np.complex64)
+
+    def _reference(self, index: int) -> Tensor | None:
+        if self.reference is None:
+            return None
+        return center_crop(as_tensor(np.abs(self.store.fetch(self.reference, index)), np.float32), self.crop)
+
+    def _maps(self, index: int) -> Tensor | None:
+        return None if self.maps is None else maps_of_slice(self.store, self.maps, self, index)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What a look at every sample found: ``peak`` |k|, ``sampled`` (H, W) bool, true where any slice or
+    coil is not zero, and a ``fingerprint`` of the data."""
+
+    peak: float
+    sampled: Tensor
+    fingerprint: str
+
+
+def scan(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> Scan:
+    """Look at every sample, a slice at a time, before any work is done with the file.
+
+    Raises `InputError` for a NaN or infinite sample and for a slice of zeros. ``progress`` is told
+    how many slices are behind.
+    """
+    peak, digest = 0.0, hashlib.blake2b(digest_size=16)
+    sampled = torch.zeros(file.height, file.width, dtype=torch.bool)
+    for index in range(file.slices):
+        kspace = file._kspace(index)
+        size = kspace.abs().amax(0)
+        top = float(size.max())
+        if not np.isfinite(top):
+            bad = int((~torch.isfinite(kspace.abs())).sum())
+            raise InputError(
+                f"{file.path}: slice {index} of k-space has {bad} samples that are NaN or infinite.",
+                "One such sample spoils the whole image.",
+                "Write the file again from the raw data, or leave this slice out.",
+            )
+        if top == 0:
+            raise InputError(
+                f"{file.path}: slice {index} of k-space is all zeros.",
+                "Nothing was measured there, so there is nothing to reconstruct.",
+                "Write the file again from the raw data, or leave this slice out.",
+            )
+        peak = max(peak, top)
+        sampled |= size > 0
+        digest.update(kspace.numpy())
+        if progress is not None:
+            progress(index + 1)
+    return Scan(peak, sampled, digest.hexdigest())
+
+
+def describe(store: Store) -> KSpaceFile:
+    """Read names, shapes, header and mask of ``store`` and check that they fit together.
+
+    Raises `InputError` for k-space that is missing, empty, real, or without a coil axis, and for a
+    mask or maps that do not fit it.
+    """
+    entries = store.entries()
+    name = store.find("kspace")
+    if name is None:
+        raise InputError(
+            f'{store.path} has no "kspace".',
+            f"It holds: {', '.join(entries) or 'nothing'}.",
+            'Store the samples under the name "kspace", shape (slices, coils, H, W), complex.',
+        )
+    shape = kspace_shape(store, entries[name])
+    header = Header.parse(store.header(), store.path)
+    crop = header.crop(shape[2:])
+    reference, notes = find_reference(store, entries, shape, crop)
+    if store.header() is None and reference is not None:
+        height, width = entries[reference].shape[-2:]
+        crop = (min(height, crop[0]), min(width, crop[1]))
+    return KSpaceFile(
+        path=store.path,
+        format=store.format,
+        shape=shape,
+        dtype=str(entries[name].dtype),
+        crop=crop,
+        acquired=header.acquired(shape[3]),
+        mask=find_mask(store, shape),
+        reference=reference,
+        maps=find_maps(store, entries, shape),
+        attrs=dict(store.attributes()),
+        notes=(*header.notes(shape[2:]), *notes),
+        name=name,
+        store=store,
+    )
+
+
+def kspace_shape(store: Store, entry: Entry) -> tuple[int, int, int, int]:
+    """(slices, coils, H, W) of a stored k-space."""
+    shape = entry.shape
+    wanted = "(slices, coils, H, W), or " + (
+        "(slices, H, W) for a single coil" if store.axes == "slices" else "(coils, H, W) for a single slice"
+    )
+    if 0 in shape or not shape:
+        raise InputError(
+            f"{store.path}: k-space is empty, its shape is {shape}.",
+            "There is not one sample in it.",
+            f"Write the file again with samples of shape {wanted}.",
+        )
+    if entry.dtype.kind != "c":
+        pairs = entry.dtype.kind == "f" and shape[-1] == 2
+        raise InputError(
+            f"{store.path}: k-space is {entry.dtype}, not complex.",
+            "Its last axis of 2 looks like real and imaginary parts."
+            if pairs
+            else "Samples of k-space have a real and an imaginary part.",
+            "Store k[..., 0] + 1j * k[..., 1] as complex64." if pairs else "Store them as complex64.",
+        )
+    if len(shape) not in (3, 4):
+        raise InputError(
+            f"{store.path}: k-space of shape {shape} has {len(shape)} axes.",
+            "The axis of the coils is missing." if len(shape) == 2 else f"What is read is {wanted}.",
+            f"Store it as {wanted}" + (": k[None] adds the axis." if len(shape) == 2 else "."),
+        )
+    if len(shape) == 3:
+        shape = (shape[0], 1, *shape[1:]) if store.axes == "slices" else (1, *shape)
+    return shape  # type: ignore[return-value]
+
+
+def find_reference(
+    store: Store, entries: Mapping[str, Entry], shape: tuple[int, ...], crop: tuple[int, int]
+) -> tuple[str | None, list[str]]:
+    """The fully sampled image that the file carries: ESC for a single coil where it is, else RSS."""
+    names = ["reconstruction_rss", "reconstruction_esc"]
+    if shape[1] == 1:
+        names.reverse()
+    for name in names:
+        if name not in entries:
+            continue
+        found = entries[name].shape
+        cut = crop if store.header() is not None else (1, 1)
+        if len(found) == 3 and found[0] == shape[0] and found[1] >= cut[0] and found[2] >= cut[1]:
+            return name, []
+        note = f"{name} of shape {found} is not used: the image is {shape[0]} x {crop[0]} x {crop[1]}."
+        return None, [note]
+    return None, []
+
+
+def find_mask(store: Store, shape: tuple[int, ...]) -> Tensor | None:
+    name = store.find("mask")
+    return None if name is None else as_mask(store.fetch(name), shape[2:], store.path)
+
+
+def as_mask(array: np.ndarray, size: tuple[int, ...], path: Path) -> Tensor:
+    """A bool mask (W,) or (H, W), true where sampled; raises `InputError` where it is of another size."""
+    height, width = size
+    lean = array.reshape([n for n in array.shape if n != 1] or [1])
+    if lean.shape not in ((width,), (height, width)):
+        raise InputError(
+            f"{path}: the mask has shape {array.shape}, which does not fit k-space of {height} x {width}.",
+            "A mask says for each phase line (W,), or for each sample (H, W), whether it was measured.",
+            f"Give a mask of shape ({width},) or ({height}, {width}).",
+        )
+    if lean.dtype.kind not in "buif" or not np.isfinite(lean).all():
+        raise InputError(
+            f"{path}: the mask holds {lean.dtype} values that are not yes or no.",
+            "A mask is true, or 1, where k-space was measured, and false, or 0, elsewhere.",
+            "Store it as bool.",
+        )
+    mask = torch.from_numpy(np.ascontiguousarray(lean != 0))
+    if not mask.any():
+        raise InputError(
+            f"{path}: the mask keeps nothing.",
+            "It is false everywhere, so no sample is left.",
+            "Give a mask that is true where k-space was measured.",
+        )
+    return mask
+
+
+def find_maps(store: Store, entries: Mapping[str, Entry], shape: tuple[int, ...]) -> str | None:
+    name = store.find("maps")
+    if name is not None:
+        check_maps(store, entries[name], shape)
+    return name
+
+
+def check_maps(store: Store, entry: Entry, shape: tuple[int, ...]) -> None:
+    """Whether maps fit k-space of ``shape``; raises `InputError` where they do not."""
+    found, slices = entry.shape, shape[0]
+    fits = found[-3:] == shape[1:] and (len(found) in (3, 4) or (len(found) == 5 and found[0] == slices))
+    if not fits or entry.dtype.kind != "c":
+        _, coils, height, width = shape
+        raise InputError(
+            f"{store.path}: sensitivity maps of shape {found} ({entry.dtype}) do not fit this k-space.",
+            f"It has {slices} slices and {coils} coils of {height} x {width}: these are another file's maps.",
+            f"Give complex maps ([[slices,] sets,] {coils}, {height}, {width}), or none: they are then estimated.",
+        )
+
+
+def maps_of_slice(store: Store, name: str, file: KSpaceFile, index: int) -> Tensor:
+    """Maps (sets, coils, H, W) of one slice.
+
+    Four axes are (slices, coils, H, W) where the first one counts the slices of a file of several,
+    else (sets, coils, H, W), shared by all slices.
+    """
+    shape = store.entries()[name].shape
+    each = len(shape) == 5 or (len(shape) == 4 and file.slices > 1 and shape[0] == file.slices)
+    maps = as_tensor(store.fetch(name, index if each else None), np.complex64)
+    maps = maps.reshape(-1, *file.shape[1:])
+    if not torch.isfinite(torch.view_as_real(maps)).all():
+        raise InputError(
+            f"{store.path}: the sensitivity maps of slice {index} have NaN or infinite values.",
+            "One such value spoils the whole image.",
+            "Compute the maps again, or leave them out: they are then estimated.",
+        )
+    return maps
+
+
+def as_tensor(array: np.ndarray, dtype: Any) -> Tensor:
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+
+
+def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The central (h, w) of (..., H, W); the zero position H//2 stays the centre h//2."""
+    top, left = (n // 2 - m // 2 for n, m in zip(image.shape[-2:], size, strict=True))
+    return image[..., top : top + size[0], left : left + size[1]]
+
+
+def crop_readout(kspace: Tensor, height: int) -> Tensor:
+    """k-space (..., H, W) of the central ``height`` rows of the image: removes readout oversampling.
+
+    The readout is fully sampled, so this loses only rows that the header crops away anyway, and
+    keeps white noise white. Not for masks (H, W) that leave samples of a readout out.
+    """
+    rows = torch.fft.ifft(torch.fft.ifftshift(kspace, dim=-2), dim=-2, norm="ortho")
+    rows = center_crop(torch.fft.fftshift(rows, dim=-2), (height, kspace.shape[-1]))
+    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(rows, dim=-2), dim=-2, norm="ortho"), dim=-2)

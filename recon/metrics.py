@@ -1,0 +1,229 @@
+"""How close a reconstruction is to its reference, and whether its uncertainty is true.
+
+A number without its convention means little: the data range alone moves PSNR by decibels. So each
+`Score` carries its convention. Images may be complex; magnitudes are compared, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from recon.errors import InputError
+
+Images = Tensor | np.ndarray
+
+FASTMRI = "fastMRI: magnitudes as they are, data range = maximum of the reference volume"
+SCALED = (
+    "scaled: per slice, reconstruction scaled by least squares where the reference exceeds 5 % of its "
+    "maximum, data range = that maximum, whole image"
+)
+CONVENTIONS = {f"scaled_{name}": SCALED for name in ("psnr", "ssim", "nmse")} | {
+    f"fastmri_{name}": FASTMRI for name in ("psnr", "ssim", "nmse")
+}
+OBJECT = 0.05
+WINDOW = 7
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value of a metric with its convention; ``scale`` is what the reconstruction was multiplied by."""
+
+    name: str
+    value: float
+    convention: str
+    scale: float = 1.0
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        unit = " dB" if self.name == "psnr" else ""
+        return f"{self.name} {self.value:.4g}{unit} ({self.convention})"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Share of the object's pixels whose reference lies in the ``level`` interval of ``samples`` draws."""
+
+    value: float
+    level: float
+    samples: int
+    pixels: int
+    method: str
+
+
+def psnr(recon: Images, reference: Images, data_range: float | None = None) -> Score:
+    """``10 log10(range^2 / mean |recon - reference|^2)`` of volumes (S, H, W) or slices (H, W)."""
+    recon, reference, top = prepared(recon, reference, data_range)
+    return Score("psnr", decibels(recon, reference, top), FASTMRI)
+
+
+def ssim(recon: Images, reference: Images, data_range: float | None = None) -> Score:
+    """Mean over slices of the structural similarity, 7 x 7 uniform window, K1 = .01, K2 = .03.
+
+    Source: Wang et al., IEEE TIP 13:600 (2004), in scikit-image's defaults. NaN for images that
+    are smaller than the window.
+    """
+    recon, reference, top = prepared(recon, reference, data_range)
+    return Score("ssim", similarity(recon, reference, top), FASTMRI)
+
+
+def nmse(recon: Images, reference: Images) -> Score:
+    """``||recon - reference||^2 / ||reference||^2`` of volumes (S, H, W) or slices (H, W)."""
+    recon, reference, _ = prepared(recon, reference, None)
+    return Score("nmse", normalised(recon, reference), FASTMRI)
+
+
+def scaled_psnr(recon: Images, reference: Images) -> Score:
+    """PSNR of one slice (H, W) after `least_squares_scale`; the range is the reference's maximum."""
+    scale, recon, reference, top = scaled(recon, reference)
+    return Score("psnr", decibels(recon, reference, top), SCALED, scale)
+
+
+def scaled_ssim(recon: Images, reference: Images) -> Score:
+    """SSIM of one slice (H, W), scaled as in `scaled_psnr`."""
+    scale, recon, reference, top = scaled(recon, reference)
+    return Score("ssim", similarity(recon, reference, top), SCALED, scale)
+
+
+def scaled_nmse(recon: Images, reference: Images) -> Score:
+    """NMSE of one slice (H, W), scaled as in `scaled_psnr`."""
+    scale, recon, reference, _ = scaled(recon, reference)
+    return Score("nmse", normalised(recon, reference), SCALED, scale)
+
+
+def scores(recon: Images, reference: Images, volume_max: float | None = None) -> dict[str, Score]:
+    """All six of one slice (H, W), by their names in `CONVENTIONS`.
+
+    ``volume_max`` is the data range of the fastMRI convention: the maximum of the reference volume,
+    of which this slice may not be the brightest; the slice's own maximum where it is not given.
+    """
+    return {
+        "scaled_psnr": scaled_psnr(recon, reference),
+        "scaled_ssim": scaled_ssim(recon, reference),
+        "scaled_nmse": scaled_nmse(recon, reference),
+        "fastmri_psnr": psnr(recon, reference, volume_max),
+        "fastmri_ssim": ssim(recon, reference, volume_max),
+        "fastmri_nmse": nmse(recon, reference),
+    }
+
+
+def object_mask(reference: Images, threshold: float = OBJECT) -> np.ndarray:
+    """Where the reference exceeds ``threshold`` of its maximum: bool, same shape."""
+    reference = magnitude(reference)
+    return reference > threshold * reference.max()
+
+
+def least_squares_scale(recon: Images, reference: Images) -> float:
+    """``argmin_s || s recon - reference ||`` over `object_mask`; 0 where the reconstruction is."""
+    inside = object_mask(reference)
+    recon, reference = magnitude(recon)[inside], magnitude(reference)[inside]
+    power = float(recon @ recon)
+    return float(recon @ reference) / power if power > 0 else 0.0
+
+
+def coverage(
+    reference: Images,
+    samples: Images | None = None,
+    *,
+    mean: Images | None = None,
+    std: Images | None = None,
+    k: int | None = None,
+    mask: Images | None = None,
+    level: float = 0.90,
+) -> Coverage:
+    """How often the interval of ``level`` from k samples holds the reference (..., H, W) of a new draw.
+
+    ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)`` of the magnitudes, std with k - 1; from 20
+    samples on, their empirical quantiles. Give ``samples`` (k, ..., H, W), or ``mean`` and ``std`` of
+    magnitudes and ``k``. ``mask`` is bool, by default `object_mask` of the reference.
+
+    Raises `InputError` for fewer than two samples. Source: prediction interval for one further draw
+    of a normal law with unknown mean and variance (Geisser, Predictive Inference, 1993).
+    """
+    from scipy.stats import t
+
+    reference = magnitude(reference)
+    draws = None if samples is None else magnitude(samples)
+    if draws is None and (mean is None or std is None or k is None):
+        raise InputError(
+            "Coverage was asked for without samples.",
+            "An interval needs the samples, or their mean, std and number.",
+            "Give samples=, or mean=, std= and k=.",
+        )
+    count = len(draws) if draws is not None else int(k or 0)
+    if count < 2:
+        raise InputError(
+            f"Coverage cannot be computed from {count} sample.",
+            "One sample has no spread.",
+            "Draw at least 2, better 8 or more.",
+        )
+    if draws is not None and count >= 20:
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        method = "empirical quantiles"
+    else:
+        centre = draws.mean(0) if draws is not None else magnitude(mean)  # type: ignore[arg-type]
+        spread = draws.std(0, ddof=1) if draws is not None else magnitude(std)  # type: ignore[arg-type]
+        reach = t.ppf((1 + level) / 2, count - 1) * spread * np.sqrt(1 + 1 / count)
+        low, high = centre - reach, centre + reach
+        method = "mean ± t std sqrt(1 + 1/k)"
+    inside = object_mask(reference) if mask is None else numpy(mask).astype(bool)
+    held = ((low <= reference) & (reference <= high))[inside]
+    return Coverage(float(held.mean()), level, count, int(held.size), method)
+
+
+def prepared(
+    recon: Images, reference: Images, data_range: float | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Magnitudes as volumes (S, H, W), and the data range."""
+    recon, reference = magnitude(recon), magnitude(reference)
+    if recon.shape != reference.shape:
+        raise InputError(
+            f"A reconstruction {recon.shape} cannot be compared with a reference {reference.shape}.",
+            "Metrics compare pixel by pixel.",
+            "Crop both to one size.",
+        )
+    top = float(reference.max(initial=0.0)) if data_range is None else data_range
+    if not top > 0:
+        raise InputError(
+            "The reference is zero everywhere, or not finite.",
+            "A metric is relative to the reference, so there is nothing to compare with.",
+            "Leave the reference out.",
+        )
+    volume = (-1, *reference.shape[-2:])
+    return recon.reshape(volume), reference.reshape(volume), top
+
+
+def scaled(recon: Images, reference: Images) -> tuple[float, np.ndarray, np.ndarray, float]:
+    image, reference, top = prepared(recon, reference, None)
+    scale = least_squares_scale(image, reference)
+    return scale, scale * image, reference, top
+
+
+def decibels(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
+    error = float(np.mean((recon - reference) ** 2))
+    return float(10 * np.log10(top**2 / error)) if error > 0 else float("inf")
+
+
+def similarity(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
+    from skimage.metrics import structural_similarity
+
+    if min(reference.shape[-2:]) < WINDOW:
+        return float("nan")
+    pairs = zip(recon, reference, strict=True)
+    return float(np.mean([structural_similarity(r, x, win_size=WINDOW, data_range=top) for x, r in pairs]))
+
+
+def normalised(recon: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.sum((recon - reference) ** 2) / np.sum(reference**2))
+
+
+def magnitude(image: Images) -> np.ndarray:
+    return np.abs(numpy(image)).astype(np.float64)
+
+
+def numpy(image: Images) -> np.ndarray:
+    return image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)

@@ -1,0 +1,1 @@
+"""Networks that a prior may be made of."""

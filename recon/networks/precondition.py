@@ -1,0 +1,40 @@
+"""Preconditioning: from a raw network to a denoiser ``D(x, sigma)`` of unit-variance inputs and targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class EDM(nn.Module):
+    """``D(x, s) = c_skip x + c_out F(c_in x; ln(s) / 4)`` (Karras et al. 2022, table 1).
+
+    ``c_skip = d^2/(s^2 + d^2)``, ``c_out = s d / sqrt(s^2 + d^2)``, ``c_in = 1 / sqrt(s^2 + d^2)``,
+    d the standard deviation of the data a real channel. x (B, C, H, W) real; s a float or (B,).
+    """
+
+    def __init__(self, network: nn.Module, sigma_data: float, sigma_min: float, sigma_max: float):
+        super().__init__()
+        self.network = network
+        self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        variance = sigma**2 + self.sigma_data**2
+        return self.sigma_data**2 / variance, sigma * self.sigma_data / variance.sqrt(), variance.rsqrt()
+
+    def raw(self, x: Tensor, sigma: Tensor, c_in: Tensor) -> Tensor:
+        channels_last = dict(memory_format=torch.channels_last)
+        return self.network((c_in * x).contiguous(**channels_last), sigma.flatten().log() / 4)
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
+        c_skip, c_out, c_in = self.coefficients(sigma)
+        return c_skip * x + c_out * self.raw(x, sigma, c_in)
+
+    def loss(self, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error of F against its unit-variance target, a sample: (B,)."""
+        sigma = sigma.view(-1, 1, 1, 1)
+        x = clean + sigma * noise
+        c_skip, c_out, c_in = self.coefficients(sigma)
+        target = (clean - c_skip * x) / c_out
+        return (self.raw(x, sigma, c_in) - target).square().flatten(1).mean(1)

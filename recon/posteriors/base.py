@@ -1,0 +1,66 @@
+"""A posterior: a denoiser for p(x0 | y) with two seams, ``denoise`` and ``correct``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..noise import Draw, Noise
+from ..problem import Problem
+from ..state import Estimate, Move, State
+from ..walk import walk
+
+
+class Posterior:
+    """The prior itself: what every sampler is derived from, and the unconditional sampler.
+
+    ``denoise`` is what the solver sees at ``(x, sigma)``; ``correct`` acts between steps, at fixed
+    sigma, and returns ``past=()`` in the state when it moved the state under the solver. ``y`` has as
+    many rows as the state. Wrapping is closed: a posterior around a posterior is a posterior.
+    """
+
+    calls = 1  # of the prior, each time the solver asks
+    needs_problem = False
+    linear_only = False
+
+    def __init__(self, prior, problem: Problem | None = None):
+        self.prior, self.problem = prior, problem
+        if problem is not None:
+            self.admit(problem)
+
+    def given(self, problem: Problem) -> Posterior:
+        """The same sampler for other measurements."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__, problem=problem)
+        other.admit(problem)
+        return other
+
+    def admit(self, problem: Problem) -> None:
+        """Refuse a problem this sampler cannot solve."""
+        if self.linear_only and not problem.A.linear:
+            raise ConfigError(
+                f"{type(self).__name__} was given {problem.A!r}, which is not linear.",
+                "Its data step solves normal equations.",
+                "Choose a sampler for nonlinear operators: recon list samplers.",
+            )
+
+    def start(self, state: State, draw: Draw) -> State:
+        return state
+
+    def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
+        return Estimate.keep_state(x, sigma, self.prior(x, sigma))
+
+    def correct(self, state: State, move: Move, draw: Draw) -> State:
+        return state
+
+    def run(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+        """All states from ``x`` at ``grid[0]`` to the answer."""
+        if self.needs_problem and self.problem is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no problem to solve.",
+                do="Give it one: posterior.given(recon.Problem(A, y, sigma)).",
+            )
+        return walk(self, solver, grid, x, noise)

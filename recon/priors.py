@@ -1,0 +1,213 @@
+"""Denoisers ``D(x, sigma) = E[x0 | x0 + sigma eps = x]``: from networks of any parametrisation, or in closed form.
+
+Every network's own clock (alpha, t, v, flow) ends here; nobody else knows it. Wrappers close: each
+takes a denoiser and gives one, and passes on ``sigma_min``, ``sigma_max``, ``data_var``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .noise import Noise
+from .state import Estimate
+
+Denoiser = Callable[[Tensor, float], Tensor]
+ABOUT = ("sigma_min", "sigma_max", "data_var", "card")
+
+
+class Prior:
+    """A denoiser made of ``function(x, sigma)``, with what is known about it (all optional).
+
+    ``sigma_min``, ``sigma_max``: the levels it was trained for. ``data_var``: variance of its images a
+    real component. ``of``: a denoiser whose knowledge it takes over.
+    """
+
+    def __init__(self, function: Denoiser, of: Any = None, **about: Any):
+        self.function = function
+        for name in ABOUT:
+            if about.get(name) is not None or hasattr(of, name):
+                setattr(self, name, about.get(name, getattr(of, name, None)))
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self.function(x, sigma)
+
+
+# --- networks of other parametrisations ------------------------------------------------------------------
+
+
+def vp_scale(sigma: float) -> float:
+    """``a = 1 / sqrt(1 + sigma^2)``: a variance-preserving state is ``a x``."""
+    return 1 / math.sqrt(1 + sigma**2)
+
+
+def from_eps(network, label: Callable[[float], float], scale=vp_scale, **about) -> Prior:
+    """``D = x - sigma e(a x, label)``: a network that predicts the noise; ``scale`` is a(sigma)."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return x - sigma * network(scale(sigma) * x, row_label(label(sigma), x))
+
+    return Prior(denoise, **about)
+
+
+def from_v(network, label: Callable[[float], float], scale=vp_scale, **about) -> Prior:
+    """``D = (a z - s v) / (a^2 + s^2)`` with z = a x, s = a sigma: a network that predicts v = a e - s x0."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        a = scale(sigma)
+        v = network(a * x, row_label(label(sigma), x))
+        return (a * a * x - a * sigma * v) / (a * a * (1 + sigma**2))
+
+    return Prior(denoise, **about)
+
+
+def from_x0(network, label: Callable[[float], float], scale=vp_scale, **about) -> Prior:
+    """``D = network(a x, label)``: a network that predicts the clean image."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return network(scale(sigma) * x, row_label(label(sigma), x))
+
+    return Prior(denoise, **about)
+
+
+def from_flow(velocity, **about) -> Prior:
+    """``D = z - t u(z, t)``, t = sigma / (1 + sigma), z = (1 - t) x: rectified flow, z = (1 - t) x0 + t e."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        t = sigma / (1 + sigma)
+        z = (1 - t) * x
+        return z - t * velocity(z, row_label(t, x))
+
+    return Prior(denoise, **about)
+
+
+def discrete_label(alphas_cumprod) -> Callable[[float], float]:
+    """sigma -> the (fractional) index of a DDPM table: ``ln abar`` is interpolated, ``abar = 1 / (1 + sigma^2)``."""
+    table = [math.log(float(a)) for a in alphas_cumprod]
+
+    def label(sigma: float) -> float:
+        wanted = -math.log1p(sigma**2)
+        if wanted >= table[0]:
+            return 0.0
+        for index, (high, low) in enumerate(pairwise(table)):
+            if wanted >= low:
+                return index + (high - wanted) / (high - low)
+        return float(len(table) - 1)
+
+    return label
+
+
+def row_label(value: float, x: Tensor) -> Tensor:
+    return torch.full((len(x),), float(value), dtype=x.dtype.to_real(), device=x.device)
+
+
+# --- wrappers --------------------------------------------------------------------------------------------
+
+
+def as_complex(prior) -> Prior:
+    """A denoiser of two real channels, for complex images (rows, sets, H, W): each set is one image."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        if not x.is_complex():
+            raise TypeError(f"as_complex: the state is {x.dtype}; this prior is for complex images.")
+        rows, sets, *shape = x.shape
+        channels = torch.view_as_real(x.reshape(rows * sets, *shape)).movedim(-1, 1)
+        clean = prior(channels, sigma).movedim(1, -1).contiguous()
+        return torch.view_as_complex(clean).reshape(x.shape)
+
+    return Prior(denoise, of=prior)
+
+
+def slicewise(prior) -> Prior:
+    """A 2-D denoiser on volumes (rows, C, D, H, W): the slices of D become rows around the network."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        rows, channels, depth, height, width = x.shape
+        slices = x.movedim(2, 1).reshape(rows * depth, channels, height, width)
+        clean = prior(slices, sigma).reshape(rows, depth, channels, height, width)
+        return clean.movedim(1, 2)
+
+    return Prior(denoise, of=prior)
+
+
+def chunked(prior, rows: int) -> Prior:
+    """At most ``rows`` rows through the network at a time: bounds its memory, changes no result."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        if len(x) <= rows:
+            return prior(x, sigma)
+        return torch.cat([prior(part, sigma) for part in x.split(rows)])
+
+    return Prior(denoise, of=prior)
+
+
+def flow(prior, solver, steps: int, grid: Callable[..., list[float]]) -> Prior:
+    """A one-step denoiser made an n-step one: ``solver`` walks from sigma to 0 on ``grid(steps, sigma)``."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        def see(x: Tensor, sigma: float) -> Estimate:
+            return Estimate.keep_state(x, sigma, prior(x, sigma))
+
+        past, draw = (), Noise(0, range(len(x))).at(0)
+        for s, t in pairwise(grid(steps, sigma)):
+            step = solver.step(see, x, s, t, past, draw)
+            x, past = step.mean, step.past
+        return x
+
+    return Prior(denoise, of=prior)
+
+
+# --- closed form -----------------------------------------------------------------------------------------
+
+
+class Gaussian:
+    """The exact denoiser of ``x0 ~ N(mean, covariance)`` a real component.
+
+    ``D = m + C (C + s^2)^-1 (x - m)``. ``mean`` (*domain); ``covariance``: a float c (``c I``), a tensor
+    of the domain's shape (diagonal), or (n, n) over the flattened real view.
+    """
+
+    def __init__(self, mean: Tensor, covariance: float | Tensor):
+        self.mean, self.covariance = mean, covariance
+        dense = isinstance(covariance, Tensor) and covariance.shape != mean.shape
+        if dense:
+            self.eigenvalues, self.basis = torch.linalg.eigh(covariance)
+        self.dense = dense
+        scale = covariance if not isinstance(covariance, Tensor) else covariance.diagonal().mean() if dense else covariance.mean()  # fmt: skip
+        self.data_var = float(scale)
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        difference = x - self.mean
+        if not self.dense:
+            return self.mean + self.covariance / (self.covariance + sigma**2) * difference
+        flat = (torch.view_as_real(difference) if x.is_complex() else difference).flatten(1)
+        shrink = self.eigenvalues / (self.eigenvalues + sigma**2)
+        flat = (flat @ self.basis * shrink) @ self.basis.T
+        if x.is_complex():
+            return self.mean + torch.view_as_complex(flat.reshape(*x.shape, 2).contiguous())
+        return self.mean + flat.reshape(x.shape)
+
+
+class Mixture:
+    """The exact denoiser of ``sum_k w_k N(m_k, t^2 I)``: ``D = x + s^2 (mbar - x) / (t^2 + s^2)``.
+
+    ``mbar`` is the mean of the means under the responsibilities at x. ``means`` (K, *domain) real or
+    complex, ``weights`` (K,), ``std`` t.
+    """
+
+    def __init__(self, means: Tensor, weights: Tensor, std: float):
+        self.means, self.log_weights, self.std = means, weights.log(), std
+        self.data_var = std**2
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        variance = self.std**2 + sigma**2
+        difference = x[:, None] - self.means
+        distance = (difference.abs() ** 2).flatten(2).sum(2)
+        share = torch.softmax(self.log_weights - distance / (2 * variance), dim=1).to(x.dtype)
+        centre = torch.einsum("bk,k...->b...", share, self.means)
+        return x + sigma**2 / variance * (centre - x)

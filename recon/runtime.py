@@ -1,0 +1,75 @@
+"""Where and how a prior runs: device, precision, compilation, layout, rows at a time. Only this file knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .priors import Prior, chunked
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """``device``: "auto", "cpu", "cuda", "cuda:1", "mps". ``dtype`` of the network: "float32", "bf16", "fp16".
+
+    ``chunk``: rows through the network at a time, 0 for all. The state stays in float32 or better
+    whatever ``dtype`` says; results are cast back at the network's door.
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    compile: bool = False
+    channels_last: bool = True
+    chunk: int = 0
+
+    def __post_init__(self):
+        if self.dtype not in PRECISIONS:
+            raise ConfigError(f"dtype is {self.dtype!r}.", f"It is one of {', '.join(PRECISIONS)}.")
+        if self.chunk < 0:
+            raise ConfigError(f"chunk is {self.chunk}.", "It is a number of rows, or 0 for all at once.")
+        self.torch_device()
+
+    def torch_device(self) -> torch.device:
+        """The device itself; raises `ConfigError` where the machine has none of that kind."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ConfigError(f"device is {self.device!r}.", "torch knows no such device.", "Use auto, cpu or cuda.") from error  # fmt: skip
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device is {self.device!r}.",
+                f"This machine shows torch {torch.cuda.device_count()} CUDA devices.",
+                "Use --device cpu, or check the driver with nvidia-smi.",
+            )
+        return device
+
+    def prepare(self, prior: Prior) -> Prior:
+        """The prior, moved and wrapped; a prior without ``module`` (a closed form) is only chunked."""
+        module = getattr(prior, "module", None)
+        if module is not None:
+            module.to(self.torch_device())
+            if self.channels_last:
+                module.to(memory_format=torch.channels_last)
+            if self.compile:
+                module.network.compile()
+            if PRECISIONS[self.dtype] is not None:
+                prior = in_precision(prior, PRECISIONS[self.dtype])
+        return chunked(prior, self.chunk) if self.chunk else prior
+
+
+def in_precision(prior: Prior, dtype: torch.dtype) -> Prior:
+    """Run the network's matrix work in ``dtype`` (autocast); the state keeps its own."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        with torch.autocast(x.device.type, dtype=dtype):
+            clean = prior(x, sigma)
+        return clean.to(x.dtype)
+
+    return Prior(denoise, of=prior)

@@ -1,0 +1,169 @@
+"""``recon.sample``: from a problem and a prior to samples, their mean, and their standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import grids
+from .errors import ConfigError, SamplingError, unknown
+from .noise import Noise
+from .posteriors import POSTERIORS, Posterior
+from .problem import Problem
+from .solvers import SOLVERS
+from .state import State
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `sample` gives. ``samples`` (B, S, *domain); ``network_calls`` counts the prior's, a sample.
+
+    ``trace``: one dict a step with sigma and, where the posterior has a problem, the residual of the
+    believed image in units of the noise (median over the rows).
+    """
+
+    samples: Tensor
+    network_calls: int
+    trace: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior mean (B, *domain)."""
+        return self.samples.mean(1)
+
+    @property
+    def std(self) -> Tensor | None:
+        """Standard deviation over the samples (B, *domain), real; None for a single sample."""
+        return self.samples.std(1) if self.samples.shape[1] > 1 else None
+
+    @property
+    def magnitude_std(self) -> Tensor | None:
+        """Standard deviation of the magnitudes (B, *domain): what a std map of complex images shows."""
+        return self.samples.abs().std(1) if self.samples.shape[1] > 1 else None
+
+
+class Counted:
+    """A prior that counts its calls; everything else is the prior's own."""
+
+    def __init__(self, prior):
+        self.prior, self.calls = prior, 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls += 1
+        clean = self.prior(x, sigma)
+        if clean.shape != x.shape or clean.dtype != x.dtype:
+            raise ConfigError(
+                f"The prior was given {tuple(x.shape)} {x.dtype} and returned {tuple(clean.shape)} {clean.dtype}.",
+                "A prior returns the clean image in the shape and dtype of its input.",
+                "Wrap it: recon.priors.as_complex for complex images, slicewise for volumes.",
+            )
+        return clean
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "prior":
+            raise AttributeError(name)
+        return getattr(self.prior, name)
+
+
+def sample(
+    problem: Problem,
+    prior,
+    posterior: str | Posterior = "dds",
+    solver: str | Any = "dpm++2m",
+    steps: int = 20,
+    samples: int = 4,
+    seed: int = 0,
+    grid: str | Sequence[float] | None = None,
+    init: Tensor | None = None,
+    sigma_start: float | None = None,
+    *,
+    images: Sequence[int] | None = None,
+    watch: Callable[[int, State, float], None] | None = None,
+) -> Result:
+    """Draw ``samples`` images a measurement from p(x0 | y), all rows in one batch.
+
+    From pure noise at ``prior.sigma_max`` (80 without) on a Karras grid to ``prior.sigma_min`` (.002),
+    then 0; or from ``init`` (B, *domain) plus noise of ``sigma_start``. ``grid``: a name of
+    `recon.grids`, or the levels themselves. ``images`` identify the images to the noise (default
+    0, 1, ...), so that an image's samples do not depend on its batch. ``watch(step, state, residual)``
+    sees every step. Raises `ConfigError` before the first network call, `SamplingError` at the first
+    state that is not finite.
+    """
+    if samples < 1:
+        raise ConfigError(f"samples is {samples}.", do="Ask for at least one.")
+    batch = len(problem.y)
+    levels = noise_levels(prior, steps, grid, init, sigma_start)
+    solver = build(SOLVERS, solver, "solver") if isinstance(solver, str) else solver
+    _ = problem.backprojection  # once an image, not once a sample
+    rows = problem.repeated(samples)
+    counted = Counted(prior)
+    if isinstance(posterior, str):
+        posterior = build(POSTERIORS, posterior, "sampler", counted, rows)
+    else:
+        posterior = posterior.given(rows)
+        posterior.prior = counted
+    like = problem.A._zeros(batch * samples, working_dtype(problem.y), problem.y.device)
+    noise = Noise(seed, tuple(range(batch)) if images is None else tuple(images), samples)
+    start = levels[0] * noise(like, -1, "start")
+    if init is not None:
+        check_init(init, problem)
+        start = start + init.to(like).repeat_interleave(samples, dim=0)
+    trace: list[dict[str, float]] = []
+    with torch.no_grad():
+        state = State(start, levels[0])
+        for index, state in enumerate(posterior.run(solver, levels, start, noise)):
+            residual = rows.residual(state.x0 if state.x0 is not None else state.x).median().item()
+            refuse_divergence(state, residual, index, posterior, solver)
+            trace.append({"sigma": state.sigma, "residual": residual})
+            if watch is not None:
+                watch(index, state, residual)
+    drawn = state.x.reshape(batch, samples, *state.x.shape[1:])
+    return Result(drawn, counted.calls, trace)
+
+
+def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> list[float]:
+    if init is not None and sigma_start is None and not isinstance(grid, Sequence):
+        raise ConfigError(
+            "init without sigma_start.",
+            "A warm start is the image plus noise of a stated level.",
+            "Give sigma_start, for example 0.3 in units of the image.",
+        )
+    if grid is not None and not isinstance(grid, str):
+        return grids.validated(grid)
+    name = grid or "karras"
+    if name not in grids.GRIDS:
+        raise unknown("grid", name, grids.GRIDS)
+    top = sigma_start if sigma_start is not None else getattr(prior, "sigma_max", 80.0)
+    return grids.GRIDS[name](steps, top, min(getattr(prior, "sigma_min", 0.002), top / 2))
+
+
+def build(registry: dict, name: str, kind: str, *arguments):
+    if name not in registry:
+        raise unknown(kind, name, registry)
+    return registry[name](*arguments)
+
+
+def working_dtype(y: Tensor) -> torch.dtype:
+    """Half-precision measurements are solved in float32."""
+    real = y.dtype.to_real()
+    return real if real in (torch.float32, torch.float64) else torch.float32
+
+
+def check_init(init: Tensor, problem: Problem) -> None:
+    wanted = (len(problem.y), *problem.A.domain)
+    if tuple(init.shape) != wanted:
+        raise ConfigError(f"init is {tuple(init.shape)}.", f"The problem's images are {wanted}.")
+
+
+def refuse_divergence(state: State, residual: float, index: int, posterior, solver) -> None:
+    x = torch.view_as_real(state.x) if state.x.is_complex() else state.x
+    if not torch.isfinite(x.sum()):
+        raise SamplingError(
+            f"{type(posterior).__name__} with {type(solver).__name__} diverged at step {index}, sigma {state.sigma:.4g}.",
+            "The state is no longer finite.",
+            "Lower the weight of the data term, take more steps, or start at a lower sigma.",
+        )

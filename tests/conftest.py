@@ -1,0 +1,23 @@
+"""Where the tests find the packages and the data that the project does not ship."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+for folder in (ROOT, ROOT / "tests"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets: $RECON_SHARED_DATA, or ../shared/data beside the project."""
+    folder = Path(os.environ.get("RECON_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set RECON_SHARED_DATA to their folder to run this test")
+    return folder
