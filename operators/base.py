@@ -148,7 +148,10 @@ class Linear(Operator):
         return self.adjoint(self.forward(x))
 
     def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
-        """``(A^H A + weight I)^-1 b`` in closed form, or None where the operator has none."""
+        """``(A^H A + weight I)^-1 b`` in closed form, or None where the operator has none.
+
+        The relative rounding error is about eps ||A||^2 / weight: for small weights, form b in float64.
+        """
         return None
 
     @property

@@ -79,7 +79,7 @@ def poisson(shape: Shape, accel: float = 4.0, center: float = 0.08, seed: Seed =
     """2-D Poisson disc with a distance that grows linearly from the centre; round(H W/accel) samples in all.
 
     Points are visited in random order and kept unless a kept one lies within its own radius
-    ``max(1, slope |u|)``; the slope is found by bisection, and the few points over the budget are
+    ``slope (.4 + |u|)``; the slope is found by bisection, and the few points over the budget are
     dropped at random. Source: variable-density Poisson disc, Vasanawala et al., IEEE ISBI 2011.
     """
     budget, block = plane_budget("poisson", shape, accel, center)
@@ -95,7 +95,7 @@ def poisson(shape: Shape, accel: float = 4.0, center: float = 0.08, seed: Seed =
     kept = order
     for _ in range(12):
         slope = (low + high) / 2
-        trial = discs(order, np.maximum(1.0, slope * distance), shape)
+        trial = discs(order, slope * (0.4 + distance), shape)
         if len(trial) < wanted:
             high = slope
         else:

@@ -100,19 +100,26 @@ class SuperResolution(Linear):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        m, f, taps = self.margin, self.factor, self.taps.to(x.dtype)
-        rows = x.reshape(-1, 1, *self.domain[1:])
+        m, f = self.margin, self.factor
+        # Depthwise over all images at once: on a CPU much faster than a batch of one-channel images.
+        low = x.reshape(1, -1, *self.domain[1:])
         if m:
-            rows = F.pad(rows, (m, m, m, m), mode=self.padding)
-        low = F.conv2d(rows, taps.view(1, 1, -1, 1), stride=(f, 1))
-        low = F.conv2d(low, taps.view(1, 1, 1, -1), stride=(1, f))
+            low = F.pad(low, (m, m, m, m), mode=self.padding)
+        down, across = self._kernels(low)
+        low = F.conv2d(low, down, stride=(f, 1), groups=len(down))
+        low = F.conv2d(low, across, stride=(1, f), groups=len(down))
         return low.reshape(len(x), self.domain[0], *low.shape[2:])
 
+    def _kernels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        taps = self.taps.to(images.dtype).expand(images.shape[1], 1, 1, -1)
+        return taps.mT, taps
+
     def adjoint(self, y: Tensor) -> Tensor:
-        f, taps = self.factor, self.taps.to(y.dtype)
-        high = y.reshape(-1, 1, *y.shape[2:])
-        high = F.conv_transpose2d(high, taps.view(1, 1, 1, -1), stride=(1, f))
-        high = F.conv_transpose2d(high, taps.view(1, 1, -1, 1), stride=(f, 1))
+        f = self.factor
+        high = y.reshape(1, -1, *y.shape[2:])
+        down, across = self._kernels(high)
+        high = F.conv_transpose2d(high, across, stride=(1, f), groups=len(down))
+        high = F.conv_transpose2d(high, down, stride=(f, 1), groups=len(down))
         for axis in (-2, -1) if self.margin else ():
             high = self._fold(high, axis)
         return high.reshape(len(y), *self.domain)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrix-shaped updates are made orthogonal; Adam for the rest."""
+"""Muon: momentum whose updates of convolution kernels are made orthogonal; Adam for the rest."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Optimizer):
-    """``W <- W - lr sqrt(rows/cols) orth(momentum)`` for parameters of two or more axes.
+    """``W <- W - lr sqrt(max(1, rows/cols)) orth(momentum)`` for convolution kernels.
 
-    Kernels are seen as (out, in * height * width); ``orth`` is five Newton-Schulz steps. Parameters
-    of one axis (biases) take Adam steps of ``lr_vectors``. ``torch.optim.Muon`` takes no
-    convolution kernels, hence this one. Source: Jordan et al., Muon (2024).
+    Kernels are seen as (out, in * height * width); ``orth`` is five Newton-Schulz steps. All other
+    parameters (biases, the conditioning on the noise level) take Adam steps of ``lr_vectors``.
+    ``torch.optim.Muon`` takes no convolution kernels, hence this one. Source: Jordan et al. (2024).
     """
 
     def __init__(self, parameters, lr: float = 0.02, lr_vectors: float = 1e-3, momentum: float = 0.95):
@@ -27,11 +27,11 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["step"] = torch.zeros(())
                     state["first"] = torch.zeros_like(p)
-                    if p.ndim < 2:
+                    if p.ndim < 4:
                         state["second"] = torch.zeros_like(p)
                 state["step"] += 1
                 first = state["first"]
-                if p.ndim >= 2:
+                if p.ndim == 4:
                     first.lerp_(p.grad, 1 - group["momentum"])
                     look_ahead = p.grad.lerp(first, group["momentum"]).flatten(1)
                     rows, columns = look_ahead.shape

@@ -56,7 +56,7 @@ class TrainConfig:
     augment: dict = field(default_factory=dict)
     batch: int = 8
     crop: int = 128
-    lr: float = 0.02
+    lr: float = 0.015
     lr_vectors: float = 1e-3
     warmup_steps: int = 30
     decay_from: float = 0.4

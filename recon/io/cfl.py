@@ -115,7 +115,7 @@ def read_dimensions(header: Path) -> tuple[int, ...]:
     lines = header.read_text(errors="replace").splitlines()
     try:
         at = next(i for i, line in enumerate(lines) if line.strip().lower() == "# dimensions")
-        shape = tuple(int(word) for word in lines[at + 1].split())
+        shape: tuple[int, ...] = tuple(int(word) for word in lines[at + 1].split())
         if not shape or min(shape) < 1:
             raise ValueError
     except (StopIteration, IndexError, ValueError):

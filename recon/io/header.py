@@ -64,11 +64,7 @@ class Header:
 
     def notes(self, size: tuple[int, ...]) -> list[str]:
         notes = []
-        if not self.present:
-            notes.append(
-                "No ismrmrd_header: the image is as large as k-space, or as the reference in the file."
-            )
-        elif self.recon is None:
+        if self.present and self.recon is None:
             notes.append("The ismrmrd_header gives no reconstruction size: the image is as large as k-space.")
         if self.encoded is not None and self.encoded != tuple(size):
             notes.append(

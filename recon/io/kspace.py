@@ -162,8 +162,8 @@ def describe(store: Store) -> KSpaceFile:
     shape = kspace_shape(store, entries[name])
     header = Header.parse(store.header(), store.path)
     crop = header.crop(shape[2:])
-    reference, notes = find_reference(store, entries, shape, crop)
-    if store.header() is None and reference is not None:
+    reference, notes = find_reference(entries, shape, crop, header)
+    if not header.present and reference is not None:
         height, width = entries[reference].shape[-2:]
         crop = (min(height, crop[0]), min(width, crop[1]))
     return KSpaceFile(
@@ -216,7 +216,7 @@ def kspace_shape(store: Store, entry: Entry) -> tuple[int, int, int, int]:
 
 
 def find_reference(
-    store: Store, entries: Mapping[str, Entry], shape: tuple[int, ...], crop: tuple[int, int]
+    entries: Mapping[str, Entry], shape: tuple[int, ...], crop: tuple[int, int], header: Header
 ) -> tuple[str | None, list[str]]:
     """The fully sampled image that the file carries: ESC for a single coil where it is, else RSS."""
     names = ["reconstruction_rss", "reconstruction_esc"]
@@ -226,7 +226,7 @@ def find_reference(
         if name not in entries:
             continue
         found = entries[name].shape
-        cut = crop if store.header() is not None else (1, 1)
+        cut = crop if header.present else (1, 1)
         if len(found) == 3 and found[0] == shape[0] and found[1] >= cut[0] and found[2] >= cut[1]:
             return name, []
         note = f"{name} of shape {found} is not used: the image is {shape[0]} x {crop[0]} x {crop[1]}."
@@ -281,7 +281,7 @@ def check_maps(store: Store, entry: Entry, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"{store.path}: sensitivity maps of shape {found} ({entry.dtype}) do not fit this k-space.",
             f"It has {slices} slices and {coils} coils of {height} x {width}: these are another file's maps.",
-            f"Give complex maps ([[slices,] sets,] {coils}, {height}, {width}), or none: they are then estimated.",
+            f"Give complex maps ([sets,] {coils}, {height}, {width}), or none: they are then estimated.",
         )
 
 

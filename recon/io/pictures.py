@@ -44,19 +44,20 @@ def save_panel(
     strong; ``std`` has its own window. Every pixel is drawn as a square of whole screen pixels.
     The file appears at once or not at all; raises `OutputError` where it cannot be written.
     """
-    tiles = panel(zero_filled, reconstruction, std, reference, scale)
+    figure = draw(panel(zero_filled, reconstruction, std, reference, scale), caption)
     path = Path(path)
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(tiles, caption).savefig(beside, format="png", dpi=DPI, facecolor=PAPER)
-        os.replace(beside, path)
+        try:
+            figure.savefig(beside, format="png", dpi=DPI, facecolor=PAPER)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written.", f"{error.strerror or error}.", "Choose another folder with --out."
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
@@ -109,7 +110,7 @@ def draw(tiles: list[Tile], caption: str) -> Any:
         ax = axes(left, base + BAR + GAP // 2, wide, high)
         shown = np.kron(tile.image, np.ones((zoom, zoom)))
         drawn = ax.imshow(
-            shown, cmap=tile.colours, vmin=0, vmax=tile.top, interpolation="none", aspect="auto"
+            shown, cmap=tile.colours, vmin=0, vmax=tile.top, interpolation="nearest", aspect="auto"
         )
         ax.set_axis_off()
         ax.set_title(tile.title, color=INK, fontsize=9, pad=6)

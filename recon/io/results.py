@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +19,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from recon.errors import InputError, OutputError
+from recon.errors import InputError, OutputError, ReconError
 
 PART = ".part"
 KIND = "recon-result"
@@ -183,7 +185,7 @@ class ResultWriter:
                 "It was made with these settings.",
                 "Replace it with --overwrite.",
             )
-        try:
+        with writing(self.part):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 self.part.unlink(missing_ok=True)
@@ -191,12 +193,6 @@ class ResultWriter:
                 self._continue((slices, samples, *size))
             else:
                 self._create((slices, samples, *size), seed, mask, scores or {}, attrs or {})
-        except OSError as error:
-            raise OutputError(
-                f"{self.part} cannot be written.",
-                f"{error.strerror or error}.",
-                "Free space, choose another folder with --out, or wait for a run that is writing it.",
-            ) from error
 
     def _create(
         self,
@@ -241,7 +237,8 @@ class ResultWriter:
             file.flush()
         except BaseException:
             if started:
-                self._file.close()
+                with suppress(OSError, RuntimeError):  # closing writes, which may be what failed
+                    self._file.close()
                 self.part.unlink()
             raise
 
@@ -300,16 +297,17 @@ class ResultWriter:
         The slice counts as done only once everything else of it is in the file.
         """
         file = self._file
-        file["reconstruction"][index] = host(mean.abs())
-        file["zero_filled"][index] = host(zero_filled.abs())
-        file["samples"][index] = host(samples)
-        if std is not None:
-            file["std"][index] = host(std)
-        for name, value in (scores or {}).items():
-            file["scores"][name][index] = float(value)
-        file.flush()
-        file["finished"][index] = True
-        file.flush()
+        with writing(self.part):
+            file["reconstruction"][index] = host(mean.abs())
+            file["zero_filled"][index] = host(zero_filled.abs())
+            file["samples"][index] = host(samples)
+            if std is not None:
+                file["std"][index] = host(std)
+            for name, value in (scores or {}).items():
+                file["scores"][name][index] = float(value)
+            file.flush()
+            file["finished"][index] = True
+            file.flush()
 
     def finish(self) -> Path:
         """Rename the ``.part`` to its final name; raises `OutputError` while a slice is missing."""
@@ -317,10 +315,11 @@ class ResultWriter:
             raise OutputError(
                 f"{self.part} is not complete.", f"Slices {self.todo} are missing.", "Reconstruct them first."
             )
-        self.close()
-        with open(self.part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(self.part, self.path)
+        with writing(self.part):
+            self.close()
+            with open(self.part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(self.part, self.path)
         return self.path
 
     def close(self) -> None:
@@ -356,6 +355,23 @@ def read_result(path: str | Path, samples: bool = False) -> SavedResult:
             conventions={name: data.attrs["convention"] for name, data in scores.items()},
             attrs=attrs,
         )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what a full disk or a lost folder makes the system or HDF5 raise into an `OutputError`."""
+    try:
+        yield
+    except ReconError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        system = re.search(r"error message = '([^']+)'", str(error))
+        reason = getattr(error, "strerror", None) or (system[1] if system else str(error).splitlines()[0])
+        raise OutputError(
+            f"{path} cannot be written.",
+            f"{reason}.",
+            "Free space or choose another folder with --out, then run the same command again.",
+        ) from error
 
 
 def allocate(group: h5py.Group, name: str, shape: tuple[int, ...], kind: Any, fill: Any) -> None:

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Residual block ``x + W2 silu(s(c) * W1 x + t(c))``; ``s``, ``t`` come from the noise level.
+    """Residual block ``x + W2 silu(s(c) * W1 n(x) + t(c))``; ``s``, ``t`` come from the noise level.
 
-    No normalisation over pixels: its statistics would differ between a training crop and a full
-    image. The input is already of unit variance (EDM preconditioning), and ``W2`` starts at zero.
+    ``n`` makes the channels of each pixel of unit mean square: no statistics over pixels, which would
+    differ between a training crop and a full image. ``W2`` starts at zero.
     """
 
     def __init__(self, width: int, embedding: int):
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.condition(embedding)[:, :, None, None].chunk(2, dim=1)
-        return x + self.conv2(F.silu(self.conv1(x) * (1 + scale) + shift))
+        return x + self.conv2(F.silu(self.conv1(unit_pixels(x)) * (1 + scale) + shift))
 
 
 class UNet(nn.Module):
@@ -86,7 +86,12 @@ class UNet(nn.Module):
             h = skips[i] + self.grow[i](h)
             for block in self.up[i]:
                 h = block(h, embedding)
-        return F.pixel_shuffle(self.outlet(h), self.patch)[..., :height, :width]
+        return F.pixel_shuffle(self.outlet(unit_pixels(h)), self.patch)[..., :height, :width]
+
+
+def unit_pixels(x: Tensor) -> Tensor:
+    """``x / rms`` over the channels of each pixel (B, C, H, W)."""
+    return F.rms_norm(x.movedim(1, -1), (x.shape[1],), eps=1e-4).movedim(-1, 1)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

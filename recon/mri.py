@@ -1,0 +1,173 @@
+"""One slice of k-space to its posterior: coils, noise, scale, start, samples. Units of the file in and out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.coils import noise_level
+from operators.espirit import espirit
+from operators.fourier import ifft2c
+from operators.krylov import cg
+from operators.mri import MRI
+
+from .errors import ConfigError, unknown
+from .posteriors import POSTERIORS
+from .problem import Problem
+from .runtime import Runtime
+from .sampling import sample
+from .solvers import SOLVERS
+
+STARTS = ("noise", "zero-filled", "cg-sense")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a slice is reconstructed; the defaults are the product's.
+
+    ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
+    the normalised image, whose 99.5 percentile is 1). ``sigma_y``: noise a real component in the
+    file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
+    from a few central lines explain the data no better. ``sets``, ``calibration``, ``kernel``,
+    ``crop`` and ``soft``: as in `operators.espirit`.
+    """
+
+    prior: str = "brain-mri"
+    sampler: str = "dds"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    solver: str = "renoise"
+    solver_options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 50
+    samples: int = 4
+    seed: int = 0
+    start: str = "cg-sense"
+    sigma_start: float = 1.0
+    sigma_end: float = 0.01
+    sigma_y: float | None = None
+    sigma_floor: float = 0.01
+    sets: int = 1
+    calibration: int | None = 24
+    kernel: int = 6
+    crop: float | None = None
+    soft: bool = False
+
+    def __post_init__(self):
+        if self.start not in STARTS:
+            raise unknown("start", self.start, STARTS)
+        if self.sampler not in POSTERIORS:
+            raise unknown("sampler", self.sampler, POSTERIORS)
+        if self.solver not in SOLVERS:
+            raise unknown("solver", self.solver, SOLVERS)
+        for name in ("steps", "samples", "sets"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """A reconstructed slice, full size, in the file's units. H, W are the k-space's.
+
+    ``mean`` (H, W) complex is the mean of the samples, for several map sets the root of their sum of
+    squares (real); ``std`` (H, W) of the magnitudes, None for one sample; ``samples`` (S, H, W);
+    ``zero_filled`` (H, W) root sum of squares over the coils; ``sigma_y`` as used; ``scale`` the value
+    that was 1 in the normalised image.
+    """
+
+    mean: Tensor
+    std: Tensor | None
+    samples: Tensor
+    zero_filled: Tensor
+    maps: Tensor
+    sigma_y: float
+    scale: float
+    network_calls: int
+    trace: list[dict[str, float]]
+    seconds: float
+
+
+def reconstruct_slice(
+    kspace: Tensor,
+    mask: Tensor,
+    recipe: Recipe,
+    prior,
+    runtime: Runtime | None = None,
+    *,
+    slice_index: int = 0,
+    maps: Tensor | None = None,
+    watch: Callable | None = None,
+) -> SliceResult:
+    """Samples of p(image | k-space) of one slice: kspace (coils, H, W) complex, mask (W,) or (H, W).
+
+    ``y = M kspace / scale``; maps by ESPIRiT from the central lines unless given; noise level from
+    k-space; ``scale`` from a regularised CG-SENSE image; then `recon.sample`.
+    """
+    started = time.monotonic()
+    device = (runtime or Runtime(device="cpu")).torch_device()
+    kspace = kspace.to(device)
+    mask = torch.as_tensor(mask, device=device).expand(kspace.shape[-2:])
+    y = kspace * mask
+    if maps is None and len(kspace) > 1:
+        maps, _ = espirit(y, mask, recipe.calibration, recipe.kernel, crop=recipe.crop, sets=recipe.sets, soft=recipe.soft)  # fmt: skip
+    sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
+    A = MRI(mask, None if maps is None else maps.to(kspace), tuple(mask.shape) if maps is None else None)
+    start = cg_sense(A, y[None])
+    scale = float(torch.quantile(combined(start)[0].flatten().float(), 0.995))
+    problem = Problem(A, y[None] / scale, max(sigma_y / scale, recipe.sigma_floor))
+    init = {
+        "noise": None,
+        "zero-filled": problem.backprojection,
+        "cg-sense": start / scale,
+    }[recipe.start]
+    result = sample(
+        problem,
+        prior,
+        POSTERIORS[recipe.sampler](prior, **recipe.sampler_options),
+        SOLVERS[recipe.solver](**recipe.solver_options),
+        recipe.steps,
+        recipe.samples,
+        recipe.seed,
+        grid=grid_of(recipe, prior),
+        init=init,
+        sigma_start=None if init is None else recipe.sigma_start,
+        images=(slice_index,),
+        watch=watch,
+    )
+    samples = scale * result.samples[0]
+    mean = combined(samples.mean(0, keepdim=True))[0] if samples.shape[1] > 1 else samples.mean(0)[0]
+    magnitudes = combined(samples)
+    return SliceResult(
+        mean=mean,
+        std=magnitudes.std(0) if len(samples) > 1 else None,
+        samples=magnitudes if samples.shape[1] > 1 else samples[:, 0],
+        zero_filled=ifft2c(y).abs().square().sum(0).sqrt(),
+        maps=A._sets if A.maps is not None else None,
+        sigma_y=problem.sigma * scale,
+        scale=scale,
+        network_calls=result.network_calls,
+        trace=result.trace,
+        seconds=time.monotonic() - started,
+    )
+
+
+def grid_of(recipe: Recipe, prior) -> list[float]:
+    """Karras levels from the start of the recipe down to ``sigma_end``, then 0."""
+    from .grids import karras
+
+    top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
+    return karras(recipe.steps, top, min(recipe.sigma_end, top / 2))
+
+
+def cg_sense(A: MRI, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor:
+    """``argmin ||A x - y||^2 + weight ||x||^2`` (B, sets, H, W)."""
+    b = A.adjoint(y)
+    return cg(lambda v: A.normal(v) + weight * v, b, steps=steps)
+
+
+def combined(x: Tensor) -> Tensor:
+    """Magnitude over the map sets: (B, sets, H, W) -> (B, H, W)."""
+    return x.abs().square().sum(1).sqrt()

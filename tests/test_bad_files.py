@@ -1,0 +1,315 @@
+"""What cannot be used is refused in three lines, what, why and what to do, and leaves nothing on disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from make_kspace import coil_maps, make_fastmri_file, make_kspace
+
+from recon import io
+from recon.errors import InputError, OutputError, ReconError
+
+
+def assert_three_lines(error: ReconError, *words: str) -> None:
+    assert error.what and error.why and error.do
+    assert str(error).splitlines() == [error.what, error.why, error.do]
+    for word in words:
+        assert word in str(error), f"{word!r} is not in:\n{error}"
+
+
+def read_all(path: Path) -> None:
+    """What comes before any work with a file: its description, and a look at every sample."""
+    io.scan(io.open_kspace(path))
+
+
+def h5(path: Path, **arrays: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return path
+
+
+def changed(path: Path, **arrays: np.ndarray) -> Path:
+    make_fastmri_file(path, with_target=False)
+    with h5py.File(path, "a") as file:
+        for name, array in arrays.items():
+            if name in file:
+                del file[name]
+            file[name] = array
+    return path
+
+
+def cut(path: Path, keep: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+def text(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def npy(path: Path, array: np.ndarray, pickled: bool = False) -> Path:
+    with open(path, "wb") as file:
+        np.save(file, array, allow_pickle=pickled)
+    return path
+
+
+def npz(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def cfl(folder: Path, array: np.ndarray, header: str | None = None, keep: float = 1.0) -> Path:
+    path = io.write_cfl(folder / "x", array)
+    if header is not None:
+        path.with_suffix(".hdr").write_text(header)
+    return cut(path, keep)
+
+
+def cfl_alone(folder: Path) -> Path:
+    path = io.write_cfl(folder / "x", np.ones((4, 4, 1, 2)))
+    path.with_suffix(".hdr").unlink()
+    return path
+
+
+def corrupt_chunk(path: Path) -> Path:
+    """A file whose compressed samples are damaged, while everything around them is whole."""
+    with h5py.File(path, "w") as file:
+        kspace = make_kspace(2, 2, 16, 16)
+        file.create_dataset("kspace", data=kspace, chunks=(1, 2, 16, 16), compression="gzip")
+        at = file["kspace"].id.get_chunk_info(1)
+    data = bytearray(path.read_bytes())
+    data[at.byte_offset + 20 : at.byte_offset + 60] = bytes(40)
+    path.write_bytes(data)
+    return path
+
+
+def with_bad_sample(path: Path, value: complex, index: int = 1) -> Path:
+    kspace = make_kspace(3)
+    kspace[index, 2, 5, 7] = value
+    return h5(path, kspace=kspace)
+
+
+def zero_slice(path: Path) -> Path:
+    kspace = make_kspace(3)
+    kspace[1] = 0
+    return h5(path, kspace=kspace)
+
+
+K = make_kspace(2, 3, 8, 6)
+BOMB = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
+
+BAD: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
+    "missing": (lambda d: d / "x.h5", ("x.h5 does not exist",)),
+    "folder": (lambda d: d, ("is a folder", "*.h5")),
+    "empty file": (lambda d: text(d / "x.h5", ""), ("is empty", "0 bytes")),
+    "not HDF5": (lambda d: text(d / "x.h5", "hello " * 99), ("is not an HDF5 file",)),
+    "npy named h5": (lambda d: npy(d / "x.h5", K), ("not an HDF5", "an npy file's", "Rename", ".npy")),
+    "HDF5 named npz": (lambda d: h5(d / "x.npz", kspace=K), ("not an npz", "an HDF5 file's", ".h5")),
+    "text named npy": (lambda d: text(d / "x.npy", "1 2 3"), ("is not an npy file",)),
+    "text named npz": (lambda d: text(d / "x.npz", "1 2 3"), ("is not an npz file",)),
+    "unknown format": (lambda d: text(d / "x.jpg", "1 2 3"), ("unknown format", ".cfl")),
+    "truncated HDF5": (
+        lambda d: cut(make_fastmri_file(d / "x.h5"), 0.5),
+        ("cannot be read as HDF5", "truncated"),
+    ),
+    "HDF5 head only": (lambda d: cut(make_fastmri_file(d / "x.h5"), 0.002), ("cannot be read as HDF5",)),
+    "damaged samples": (lambda d: corrupt_chunk(d / "x.h5"), ("cannot be read as HDF5",)),
+    "no k-space": (lambda d: h5(d / "x.h5", image=K, other=K), ('no "kspace"', "image, other")),
+    "no arrays": (lambda d: h5(d / "x.h5"), ('no "kspace"', "nothing")),
+    "npz without k-space": (lambda d: npz(d / "x.npz", image=K), ('no "kspace"', "image")),
+    "empty k-space": (lambda d: h5(d / "x.h5", kspace=K[:0]), ("k-space is empty", "(0, 3, 8, 6)")),
+    "scalar k-space": (lambda d: h5(d / "x.h5", kspace=np.complex64(1)), ("k-space is empty", "()")),
+    "empty npy": (lambda d: npy(d / "x.npy", K[:, :0]), ("k-space is empty",)),
+    "no coil axis": (lambda d: h5(d / "x.h5", kspace=K[0, 0]), ("2 axes", "coils is missing", "k[None]")),
+    "npy without coil axis": (lambda d: npy(d / "x.npy", K[0, 0]), ("2 axes", "coils is missing")),
+    "five axes": (lambda d: h5(d / "x.h5", kspace=K[None]), ("5 axes",)),
+    "real pairs": (
+        lambda d: h5(d / "x.h5", kspace=np.stack([K.real, K.imag], -1)),
+        ("float32, not complex", "k[..., 0] + 1j * k[..., 1]"),
+    ),
+    "real": (lambda d: h5(d / "x.h5", kspace=np.abs(K)), ("float32, not complex",)),
+    "text as k-space": (lambda d: h5(d / "x.h5", kspace="samples"), ("k-space",)),
+    "NaN": (lambda d: with_bad_sample(d / "x.h5", np.nan), ("slice 1", "NaN or infinite", "1 samples")),
+    "infinite": (lambda d: with_bad_sample(d / "x.h5", 1j * np.inf, 2), ("slice 2", "NaN or infinite")),
+    "too large for complex64": (
+        lambda d: npy(d / "x.npy", K.astype(np.complex128) * 1e300),
+        ("slice 0", "NaN or infinite"),
+    ),
+    "slice of zeros": (lambda d: zero_slice(d / "x.h5"), ("slice 1", "all zeros")),
+    "mask of another width": (
+        lambda d: changed(d / "x.h5", mask=np.ones(23, bool)),
+        ("mask has shape (23,)", "32 x 24", "(24,)"),
+    ),
+    "mask of nothing": (lambda d: changed(d / "x.h5", mask=np.zeros(24)), ("mask keeps nothing",)),
+    "mask of NaN": (lambda d: changed(d / "x.h5", mask=np.full(24, np.nan)), ("not yes or no",)),
+    "other maps": (
+        lambda d: changed(d / "x.h5", sensitivity_maps=coil_maps(5, 32, 24)),
+        ("maps of shape (5, 32, 24)", "4 coils", "another file"),
+    ),
+    "header is no XML": (
+        lambda d: changed(d / "x.h5", ismrmrd_header=b"<ismrmrdHeader>"),
+        ("ismrmrd_header cannot be read",),
+    ),
+    "header with entities": (lambda d: changed(d / "x.h5", ismrmrd_header=BOMB), ("entities",)),
+    "truncated npy": (lambda d: cut(npy(d / "x.npy", K), 0.7), ("cannot be read as npy",)),
+    "truncated npz": (lambda d: cut(npz(d / "x.npz", kspace=K), 0.7), ("cannot be read as npz",)),
+    "pickled npy": (lambda d: npy(d / "x.npy", np.array([{}, 1], object), True), ("Python objects",)),
+    "cfl without hdr": (cfl_alone, ("x.hdr is missing",)),
+    "truncated cfl": (lambda d: cfl(d, np.ones((4, 4, 1, 2)), keep=0.5), ("128 bytes", "asks for 256")),
+    "emptied cfl": (lambda d: cfl(d, np.ones((4, 4, 1, 2)), keep=0), ("0 bytes", "asks for 256")),
+    "hdr without sizes": (lambda d: cfl(d, np.ones((4, 4)), "# Command\nx\n"), ("gives no dimensions",)),
+    "hdr of words": (lambda d: cfl(d, np.ones((4, 4)), "# Dimensions\n4 four\n"), ("gives no dimensions",)),
+    "hdr of negative sizes": (
+        lambda d: cfl(d, np.ones((4, 4)), "# Dimensions\n-4 -4\n"),
+        ("gives no dimensions",),
+    ),
+    "cfl of map sets": (lambda d: cfl(d, np.ones((4, 4, 1, 2, 2))), ("Axis 4 has 2", "bart slice")),
+    "cfl of echoes": (lambda d: cfl(d, np.ones((4, 4, 1, 2, 1, 3))), ("Axis 5 has 3", "bart slice")),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_file_is_refused(tmp_path, case):
+    make, words = BAD[case]
+    path = make(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(InputError) as caught:
+        read_all(path)
+    assert_three_lines(caught.value, *words)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_pickled_member_of_npz_is_refused(tmp_path):
+    npy(tmp_path / "kspace.npy", np.array([[[{}]]], object), True)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(tmp_path / "kspace.npy", "kspace.npy")
+    with pytest.raises(InputError) as caught:
+        read_all(tmp_path / "x.npz")
+    assert_three_lines(caught.value)
+
+
+def test_unreadable_file_is_refused(tmp_path, monkeypatch):
+    path = make_fastmri_file(tmp_path / "x.h5")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(InputError) as caught:
+        io.open_kspace(path)
+    assert_three_lines(caught.value, "cannot be opened", "Permission denied")
+
+
+def test_slice_that_does_not_fit_into_memory(tmp_path, monkeypatch):
+    file = io.open_kspace(make_fastmri_file(tmp_path / "x.h5"))
+
+    def full(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", full)
+    with pytest.raises(InputError) as caught:
+        file.read_slice(0)
+    assert_three_lines(caught.value, "does not fit into memory")
+
+
+def test_slice_that_is_not_there(tmp_path):
+    file = io.open_kspace(make_fastmri_file(tmp_path / "x.h5"))
+    for index in (-1, 2):
+        with pytest.raises(InputError) as caught:
+            file.read_slice(index)
+        assert_three_lines(caught.value, f"no slice {index}", "0 to 1")
+
+
+def test_masks_and_maps_beside_the_file(tmp_path):
+    file = io.open_kspace(make_fastmri_file(tmp_path / "x.h5"))
+    cases = [
+        (io.read_mask, (file,), npy(tmp_path / "a.npy", np.ones(25)), "(25,)"),
+        (io.read_mask, (file,), npy(tmp_path / "b.npy", np.ones((24, 32))), "(24, 32)"),
+        (io.read_mask, (file,), npy(tmp_path / "c.npy", np.zeros(24)), "keeps nothing"),
+        (io.read_mask, (file,), npy(tmp_path / "d.npy", np.array(["yes"] * 24)), "not yes or no"),
+        (io.read_mask, (file,), npz(tmp_path / "e.npz", lines=np.ones(24)), "lines"),
+        (io.read_mask, (file,), tmp_path / "no.npy", "does not exist"),
+        (io.read_maps, (file, 0), npy(tmp_path / "f.npy", coil_maps(4, 24, 32)), "(4, 24, 32)"),
+        (io.read_maps, (file, 0), npy(tmp_path / "g.npy", np.abs(coil_maps(4, 32, 24))), "float32"),
+        (io.read_maps, (file, 0), npy(tmp_path / "h.npy", coil_maps(4, 32, 24) * np.nan), "NaN"),
+        (io.read_maps, (file, 0), npz(tmp_path / "i.npz", other=coil_maps(4, 32, 24)), 'no "maps"'),
+    ]
+    for read, more, path, word in cases:
+        with pytest.raises(InputError) as caught:
+            read(path, *more)
+        assert_three_lines(caught.value, word)
+
+
+# output
+
+
+def begin(path: Path, **options) -> io.ResultWriter:
+    return io.ResultWriter(path, **dict(slices=1, size=(4, 4), samples=1, config={}, seed=0) | options)
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    blocked = text(tmp_path / "file", "x")
+    for folder in (blocked, blocked / "below", Path("/proc/none")):
+        with pytest.raises(OutputError) as caught:
+            io.check_folder(folder)
+        assert_three_lines(caught.value, "Nothing can be written", "--out")
+    with pytest.raises(OutputError) as caught:
+        begin(blocked / "x.h5")
+    assert_three_lines(caught.value, "cannot be written")
+    with pytest.raises(OutputError) as caught:
+        io.save_panel(blocked / "x.png", torch.ones(4, 4), torch.ones(4, 4))
+    assert_three_lines(caught.value, "cannot be written")
+    assert io.check_folder(tmp_path / "new" / "below") == tmp_path / "new" / "below"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_disk_without_space_is_found_before_any_work(tmp_path):
+    """A limit on the size of a file fails as a full disk does: in the middle of a write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OutputError) as caught:
+            begin(tmp_path / "x.h5", size=(200, 200), samples=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_three_lines(caught.value, "cannot be written", "File too large", "Free space")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "something else"])
+def test_foreign_files_are_not_replaced(tmp_path, content):
+    text(tmp_path / "x.h5", content)
+    with pytest.raises(OutputError) as caught:
+        begin(tmp_path / "x.h5")
+    assert_three_lines(caught.value, "in the way", "--overwrite")
+    os.rename(tmp_path / "x.h5", tmp_path / "x.h5.part")
+    with pytest.raises(OutputError) as caught:
+        begin(tmp_path / "x.h5")
+    assert_three_lines(caught.value, "cannot be continued", "--overwrite")
+    assert (tmp_path / "x.h5.part").read_text() == content
+    begin(tmp_path / "x.h5", overwrite=True).close()
+
+
+def test_part_of_another_input_is_not_continued(tmp_path):
+    begin(tmp_path / "x.h5").close()
+    with pytest.raises(OutputError) as caught:
+        begin(tmp_path / "x.h5", slices=2)
+    assert_three_lines(caught.value, "(1, 1, 4, 4)", "(2, 1, 4, 4)")
+
+
+def test_what_is_no_result_is_not_read_as_one(tmp_path):
+    for path in (tmp_path / "no.h5", text(tmp_path / "x.h5", "x"), make_fastmri_file(tmp_path / "k.h5")):
+        with pytest.raises(InputError) as caught:
+            io.read_result(path)
+        assert_three_lines(caught.value, "is not a result")
