@@ -12,10 +12,12 @@ from .errors import LawBroken, OperatorError
 from .fourier import Blur, fft2c, gaussian_kernel, ifft2c, motion_kernel
 from .interop import from_deepinv, to_deepinv
 from .krylov import cg, power_norm
+from .mri import MRI
 from .pixels import Inpainting, SuperResolution
 
 __all__ = [
     "CT",
+    "MRI",
     "Adjoint",
     "Blur",
     "Difference",

@@ -22,9 +22,9 @@ class Operator:
     """
 
     domain: tuple[int, ...]
-    complex_domain: ClassVar[bool] = False
+    complex_domain: bool = False
     linear: ClassVar[bool] = False
-    images: ClassVar[int] = 1  # a batch holds a multiple of so many rows; more than one only in PerImage
+    images: int = 1  # a batch holds a multiple of so many rows; more than one only with PerImage
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -74,9 +74,9 @@ class Operator:
 
     @cached_property
     def _zero_measurement(self) -> Tensor:
-        """``A 0`` for a batch of one; fixes shape and kind of the codomain."""
+        """``A 0`` for the smallest batch; fixes shape and kind of the codomain."""
         with torch.no_grad():
-            return self.forward(self._zeros(1, self.dtype, self.device))
+            return self.forward(self._zeros(self.images, self.dtype, self.device))
 
     def _zeros(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         dtype = dtype.to_complex() if self.complex_domain else dtype.to_real()
@@ -114,6 +114,10 @@ class Operator:
             else:
                 other.__dict__[name] = moved(value, target)
         return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operator:
+        """Itself: it never changes, and sparse tensors have no deep copy."""
+        return self
 
     def __matmul__(self, inner: Operator) -> Operator:
         """``A @ B``: first B, then A."""

@@ -72,23 +72,27 @@ class Check:
             if solved is not None:
                 residual = a.normal(solved) + 0.5 * solved
                 self.equal("solve_normal inverts A^H A + w I", residual, x, "solve_normal() is not its inverse.")
-        derived = self.derived(lambda t: Linear.adjoint(a, t), y)
+        derived = self.derived("forward is differentiable", lambda t: Linear.adjoint(a, t), y)
         self.equal("adjoint = autograd's adjoint", back, derived, "adjoint() is not A^H, or forward() is cut.")
         probe = y.detach().requires_grad_()
-        twice = self.derived(lambda t: torch.autograd.grad(a.adjoint(t), t, x)[0], probe)
+        twice = self.derived(
+            "adjoint is differentiable", lambda t: torch.autograd.grad(a.adjoint(t), t, x)[0], probe
+        )
         self.equal("adjoint is differentiable", twice, image, "Its derivative must be A: build adjoint of torch calls.")
 
     def differentiable(self, a: Operator, x: Tensor, y: Tensor) -> None:
         probe = x.detach().requires_grad_()
-        gradient = self.derived(lambda t: torch.autograd.grad(a.forward(t), t, y)[0], probe)
+        gradient = self.derived(
+            "forward is differentiable", lambda t: torch.autograd.grad(a.forward(t), t, y)[0], probe
+        )
         self.keep("derivative is finite", (~gradient.isfinite()).flatten(1).sum(1), 1, "")
 
-    def derived(self, derivative: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    def derived(self, law: str, derivative: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         try:
             return derivative(at).detach()
         except RuntimeError as error:
             hint = f"Use differentiable torch calls on the input itself. Autograd says: {error}"
-            raise LawBroken("differentiable", float("inf"), self.tol, hint) from error
+            raise LawBroken(law, float("inf"), self.tol, hint) from error
 
     def probe(self, rows: int, shape: tuple[int, ...], is_complex: bool) -> Tensor:
         dtype = self.dtype.to_complex() if is_complex else self.dtype

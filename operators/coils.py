@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.fft import ifft, ifftshift
 
 from .errors import OperatorError
-from .masks import calibration_region
-from .espirit import within
 
 
 def rss(x: Tensor, dim: int = -3) -> Tensor:
@@ -67,10 +65,7 @@ def noise_covariance(samples: Tensor, mask: Tensor | None = None, scan: bool = F
     ``scan=True``: ``samples`` (..., coils, H, W) is a noise scan, used whole. Otherwise it is k-space
     and the covariance is taken over what `noise_level` finds to be noise alone.
     """
-    if scan:
-        noise = by_coil(samples)
-    else:
-        noise = quietest(samples.reshape(-1, *samples.shape[-3:]), mask).mT
+    noise = by_coil(samples) if scan else quietest(samples.reshape(-1, *samples.shape[-3:]), mask).mT
     return noise @ noise.mH / noise.shape[1]
 
 
@@ -81,15 +76,13 @@ def noise_level(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     one: zero in all coils) are left out. Two places are looked at where there is little but noise:
     the outer k-space, and, where an axis is sampled whole, the empty space around the object after
     a transform along that axis. Both are cut into small blocks whose mean power under noise alone is
-    known to within ``1/sqrt(samples)``; starting from the quietest blocks, all within three such
+    known to within ``1/sqrt(samples)``; starting from the quietest blocks, all within 1.5 such
     deviations are averaged until that set no longer changes. Anatomy can only add power, so the
-    smaller of the two is the estimate.
+    smaller of the two is the estimate; with a 2-D mask there is only the first, an upper bound
+    where the signal has not faded at the edge of k-space.
     """
     flat = kspace.reshape(-1, *kspace.shape[-3:])
-    levels = []
-    for one in flat:
-        powers = [quietest(one[None], mask).abs().square().mean(), unpredicted(one, mask)]
-        levels.append((torch.stack(powers).amin() / 2).sqrt())
+    levels = [(quietest(one[None], mask).abs().square().mean() / 2).sqrt() for one in flat]
     return torch.stack(levels).reshape(kspace.shape[:-3])
 
 
@@ -107,8 +100,8 @@ def noise_blocks(blocks: Tensor) -> Tensor:
     _, size, coils = blocks.shape
     power = blocks.abs().square().mean((1, 2))
     # Coils share noise, so they count for half of their number.
-    spread = 3 / math.sqrt(size * max(1.0, coils / 2))
-    level = power.quantile(0.05)
+    spread = 1.5 / math.sqrt(size * max(1.0, coils / 2))
+    level = power.quantile(0.03)
     for _ in range(30):
         level = power[power <= level * (1 + spread)].mean()
     return blocks[power <= level * (1 + spread)].flatten(0, 1)
@@ -142,40 +135,10 @@ def candidates(kspace: Tensor, mask: Tensor | None) -> list[Tensor]:
             image = ifft(ifftshift(kspace, dim=axis), dim=axis, norm="ortho")  # the edge in the middle
             n = image.shape[axis]
             # Receiver filters roll off at the edge of the field of view: the noise there is too low.
-            image = image.roll(n // 2, axis).narrow(axis, n // 16, n - 2 * (n // 16))
+            image = image.roll(n // 2, axis).narrow(axis, n // 32, n - 2 * (n // 32))
             ordered = offset[-1 - axis][lines].argsort(descending=True)
             found.append(in_blocks(image.movedim(axis, 2)[..., lines][..., ordered].movedim(2, 1)))
     return found
-
-
-def unpredicted(kspace: Tensor, mask: Tensor | None, kernel: int = 4) -> Tensor:
-    """Power of (coils, H, W) along combinations of neighbouring samples that hold no signal.
-
-    Patches of the fully sampled centre have few signal directions. The quarter of directions with
-    the least power is found in one half of the patches and measured in the other, since
-    the half in which they were found makes them look too quiet.
-    """
-    measured = (kspace != 0).any(0)
-    if mask is not None:
-        measured = measured & (mask != 0).to(measured.device).expand(measured.shape)
-    rows, columns = calibration_region(measured)
-    rows, columns = within(rows, 64, kspace.shape[-2]), within(columns, 64, kspace.shape[-1])
-    centre = kspace[:, rows, columns]
-    directions = len(kspace) * kernel**2
-    halves = [h for h in centre.tensor_split(2, dim=-1 if centre.shape[-1] >= centre.shape[-2] else -2)]
-    patches = []
-    for half in halves:
-        if min(half.shape[-2:]) < kernel:
-            return kspace.new_full((), math.inf).real
-        windows = half.unfold(-2, kernel, 1).unfold(-2, kernel, 1)
-        patches.append(windows.permute(0, 3, 4, 1, 2).flatten(0, 2).flatten(1).to(torch.complex128))
-    if min(p.shape[1] for p in patches) < 2 * directions:
-        return kspace.new_full((), math.inf).real
-    found = []
-    for here, there in (patches, patches[::-1]):
-        quiet = torch.linalg.eigh(here @ here.mH)[1][:, : directions // 4]
-        found.append((quiet.mH @ there).abs().square().mean())
-    return torch.stack(found).mean().to(kspace.real.dtype)
 
 
 def in_blocks(samples: Tensor) -> Tensor:
@@ -198,7 +161,7 @@ def simulate_coils(coils: int, shape: tuple[int, int], segments: int = 48) -> Te
     """Receive sensitivities (coils, H, W) complex64 of circular loops in a ring around the image.
 
     Biot-Savart, ``B(r) = sum dl x (r - l) / |r - l|^3`` over the wire, and reception ``B_x - i B_y``
-    in the plane z = 0. The ring has 1.5 times the half field of view as its radius, and neighbours
+    in the plane z = 0. The ring has 1.9 times the half field of view as its radius, and neighbours
     overlap as in a phased array; scaled so that the largest root sum of squares is 1.
     Source: Roemer et al., MRM 16:192 (1990).
     """
@@ -206,8 +169,8 @@ def simulate_coils(coils: int, shape: tuple[int, int], segments: int = 48) -> Te
         raise OperatorError(f"Cannot simulate {coils} coils.", do="Use 1 or more.")
     kind = torch.float64
     y, x = (2 * (torch.arange(n, dtype=kind) - n // 2) / n for n in shape)
-    ring = 1.5
-    loop = min(0.9, 1.2 * ring * math.sin(math.pi / max(coils, 3)))
+    ring = 1.9
+    loop = min(0.9, max(0.6, 1.2 * ring * math.sin(math.pi / max(coils, 3))))
     turn = 2 * math.pi / segments * (torch.arange(segments, dtype=kind) + 0.5)
     maps = []
     for c in range(coils):

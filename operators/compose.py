@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -21,6 +22,10 @@ class Adjoint(Linear):
     @property
     def domain(self) -> tuple[int, ...]:
         return self.inner.codomain
+
+    @property
+    def images(self) -> int:
+        return self.inner.images
 
     @property
     def complex_domain(self) -> bool:
@@ -49,6 +54,10 @@ class Normal(Linear):
     @property
     def domain(self) -> tuple[int, ...]:
         return self.inner.domain
+
+    @property
+    def images(self) -> int:
+        return self.inner.images
 
     @property
     def complex_domain(self) -> bool:
@@ -80,6 +89,10 @@ class Chain(Operator):
         return self.inner.domain
 
     @property
+    def images(self) -> int:
+        return math.lcm(self.outer.images, self.inner.images)
+
+    @property
     def complex_domain(self) -> bool:
         return self.inner.complex_domain
 
@@ -92,6 +105,9 @@ class Chain(Operator):
 
 class LinearChain(Chain, Linear):
     """``A B x``; adjoint ``B^H A^H y``, normal ``B^H (A^H A) B x``."""
+
+    outer: Linear
+    inner: Linear
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
@@ -128,6 +144,10 @@ class Sum(Linear):
     @property
     def domain(self) -> tuple[int, ...]:
         return self.terms[0].domain
+
+    @property
+    def images(self) -> int:
+        return math.lcm(*(t.images for t in self.terms))
 
     @property
     def complex_domain(self) -> bool:
@@ -192,6 +212,8 @@ class PerImage(Linear):
     operators: tuple[Linear, ...]
 
     def __post_init__(self):
+        if any(a.images > 1 for a in self.operators):
+            raise OperatorError("PerImage was given a PerImage.", do="Give it all operators in one tuple.")
         kinds = {(tuple(a.domain), a.complex_domain, a.codomain, a.complex_codomain) for a in self.operators}
         if len(kinds) != 1:
             raise OperatorError(
@@ -240,7 +262,8 @@ class PerImage(Linear):
 
     def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
         parts = [a.solve_normal(r, weight) for a, r in zip(self.operators, self._split(b), strict=True)]
-        return None if any(part is None for part in parts) else torch.cat(parts)
+        solved = [part for part in parts if part is not None]
+        return torch.cat(solved) if len(solved) == len(parts) else None
 
     def __repr__(self) -> str:
         return f"PerImage({', '.join(map(repr, self.operators))})"

@@ -49,7 +49,7 @@ class Difference(Linear):
         return after - x
 
     def adjoint(self, y: Tensor) -> Tensor:
-        total = 0
+        total = torch.zeros_like(y[:, 0])
         for part, axis in zip(y.unbind(1), self.axes, strict=True):
             if self.boundary == "neumann":
                 inside = part.narrow(axis, 0, part.shape[axis] - 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import OperatorError
+from .fourier import ifft2c
 from .masks import calibration_region
 
 CHUNK_BYTES = 2**26  # pixel matrices held at a time
@@ -22,6 +23,7 @@ def espirit(
     crop: float | None = 0.8,
     sets: int = 1,
     soft: bool = False,
+    phase: str = "coils",
 ) -> tuple[Tensor, Tensor]:
     """Maps (sets, coils, H, W) complex and eigenvalues (sets, H, W) of k-space (coils, H, W); batch axes in front stay.
 
@@ -29,8 +31,10 @@ def espirit(
     coil vector ``S`` therefore solves ``G(r) S = S`` with
     ``G(r) = sum_k u_k u_k^H / kernel^2``, ``u_k(r) = sum_d v_k(d) e^{2 pi i d r / N}`` over the
     kernels ``v_k`` whose singular value exceeds ``threshold`` times the largest. The maps are the
-    eigenvectors of the ``sets`` largest eigenvalues: of unit length over the coils, with the phase in
-    which the strongest combination of coils is real and positive.
+    eigenvectors of the ``sets`` largest eigenvalues, of unit length over the coils. Their phase is free
+    at each pixel: ``phase="coils"`` makes the strongest combination of coils real and positive, which
+    winds around each point where that combination is blind; ``phase="image"`` makes the
+    image of low resolution real and positive, so that images are nearly real and vary smoothly.
 
     ``calibration`` bounds the calibration area in samples (rows and columns; None: all there is);
     it is cut from the largest fully sampled rectangle around the zero frequency, of ``mask`` (H, W)
@@ -51,8 +55,11 @@ def espirit(
     *batch, coils, height, width = kspace.shape
     if not 1 <= sets <= coils:
         raise OperatorError(f"{sets} map sets were asked for and there are {coils} coils.", do="Use 1 or 2.")
+    if phase not in ("coils", "image"):
+        raise OperatorError(f"There is no phase {phase!r} for maps.", do='Use "coils" or "image".')
     samples = kspace.reshape(-1, coils, height, width)
-    data = calibration_data(samples, mask, calibration)
+    rows, columns = calibration_area(samples, mask, calibration)
+    data = samples[..., rows, columns]
     if min(data.shape[-2:]) < kernel:
         raise OperatorError(
             f"The fully sampled centre is {data.shape[-2]} x {data.shape[-1]}, smaller than the kernel "
@@ -66,7 +73,13 @@ def espirit(
     data = data / peak
     correlation = kernel_correlation(projector(data, kernel, threshold), coils, kernel)
     values, maps = eigenmaps(correlation.to(kspace.dtype), (height, width), sets)
-    maps = maps * reference_phase(data, maps)
+    if phase == "image":
+        window = hann(rows, height, data)[:, None] * hann(columns, width, data)
+        reference = ifft2c(samples / peak * window)
+    else:
+        flat = data.flatten(2)
+        reference = torch.linalg.eigh(flat @ flat.mH)[1][..., -1, None, None].to(maps.dtype)
+    maps = maps * turn(maps, reference)
     if crop is None:
         limit = torch.stack([automatic_crop(v[0]) for v in values]).view(-1, 1, 1, 1)
     else:
@@ -76,18 +89,17 @@ def espirit(
     return maps.reshape(*batch, *maps.shape[1:]), values.reshape(*batch, *values.shape[1:])
 
 
-def calibration_data(samples: Tensor, mask: Tensor | None, calibration: int | tuple[int, int] | None) -> Tensor:
-    """The calibration area of (B, coils, H, W)."""
+def calibration_area(
+    samples: Tensor, mask: Tensor | None, calibration: int | tuple[int, int] | None
+) -> tuple[slice, slice]:
+    """Rows and columns of (B, coils, H, W) to calibrate on."""
     if mask is None:
         mask = (samples != 0).flatten(0, 1).any(0)
     rows, columns = calibration_region(mask.expand(samples.shape[-2:]))
-    if calibration is not None:
-        most = calibration if isinstance(calibration, tuple) else (calibration, calibration)
-        rows, columns = (
-            within(region, n, size)
-            for region, n, size in zip((rows, columns), most, samples.shape[-2:], strict=True)
-        )
-    return samples[..., rows, columns]
+    if calibration is None:
+        return rows, columns
+    most = calibration if isinstance(calibration, tuple) else (calibration, calibration)
+    return within(rows, most[0], samples.shape[-2]), within(columns, most[1], samples.shape[-1])
 
 
 def within(region: slice, most: int, size: int) -> slice:
@@ -123,11 +135,10 @@ def eigenmaps(correlation: Tensor, size: tuple[int, int], sets: int) -> tuple[Te
     The sum over the few delta is written out along each axis, exact at every pixel and for every size.
     """
     count, coils, _, taps, _ = correlation.shape
-    height, width = size
     vertical, horizontal = (waves(n, taps // 2, correlation) for n in size)
     partly = correlation @ horizontal.mT
     values, maps = [], []
-    rows = max(1, CHUNK_BYTES // (count * width * coils**2 * correlation.element_size()))
+    rows = max(1, CHUNK_BYTES // (count * size[1] * coils**2 * correlation.element_size()))
     for some in vertical.split(rows):
         matrices = torch.einsum("yd,bijdx->byxij", some, partly)
         value, vector = torch.linalg.eigh(matrices)
@@ -144,12 +155,18 @@ def waves(size: int, reach: int, like: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle).to(like.dtype)
 
 
-def reference_phase(data: Tensor, maps: Tensor) -> Tensor:
-    """The factor that makes the strongest combination of coils of each map real: (B, sets, 1, H, W)."""
-    flat = data.flatten(2)
-    strongest = torch.linalg.eigh(flat @ flat.mH)[1][..., -1].to(maps.dtype)
-    along = torch.einsum("bc,bschw->bshw", strongest.conj(), maps)[:, :, None]
-    return torch.where(along.abs() > 0, along.conj() / along.abs(), torch.ones_like(along))
+def turn(maps: Tensor, reference: Tensor) -> Tensor:
+    """The factor of modulus 1 that makes ``<map, reference>`` over the coils real and positive: (B, sets, 1, H, W)."""
+    along = (maps.conj() * reference[:, None]).sum(2, keepdim=True)
+    return torch.where(along == 0, 1, along.sgn())
+
+
+def hann(region: slice, size: int, like: Tensor) -> Tensor:
+    """``cos^2`` over an axis of ``size``, one at zero frequency and zero outside ``region``."""
+    place = torch.arange(size, device=like.device) - size // 2
+    reach = max(region.stop - size // 2, size // 2 - region.start)
+    inside = (place >= region.start - size // 2) & (place < region.stop - size // 2)
+    return torch.cos(place / reach * (math.pi / 2)).square().to(like.real.dtype) * inside
 
 
 def automatic_crop(values: Tensor) -> Tensor:

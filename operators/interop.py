@@ -17,10 +17,13 @@ def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
 
     Images keep deepinv's shape, real; those of its MRI family become complex, (2, H, W) -> (1, H, W),
     with k-space (B, coils, H, W); either shape is accepted as ``domain``. Stacked measurements become
-    one vector. The physics is cloned, then never changed: later changes to the original do not show.
-    Data are converted to the precision of the physics and back; build the physics in float64 for
-    float64 results. Where its own adjoint is not that of its ``A`` (measured here once), autograd's is
-    used. Noise is left out. Raises `OperatorError` for what is not linear, or not of this size.
+    one vector a row. Noise is left out. The physics is cloned, then never changed: later changes to
+    the original do not show. Data are converted to the precision of the physics and back; build the
+    physics in float64 for float64 results.
+
+    Two things are measured here once: where its adjoint is not that of its ``A``, autograd's takes its
+    place, and where it does not take a batch, rows go one at a time. Raises `OperatorError` for a
+    physics that is not linear, not of this size, or whose ``A`` even autograd transposes wrongly.
     """
     from deepinv.physics import LinearPhysics
     from deepinv.utils.mixins import MRIMixin
@@ -37,19 +40,17 @@ def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
     domain = tuple(domain)
     if as_complex and domain[0] == 2:
         domain = (1, *domain[1:])
-    return FromDeepinv(physics.clone(), domain, as_complex)
+    return FromDeepinv(physics, domain, as_complex)
 
 
 class FromDeepinv(Linear):
     """``y = A x`` of a deepinv physics, without its noise and sensor model; see `from_deepinv`."""
 
     def __init__(self, physics: Any, domain: tuple[int, ...], complex_domain: bool):
-        self.physics, self.domain, self.complex_domain = physics, domain, complex_domain
+        self.physics, self.domain, self.complex_domain = physics.clone(), domain, complex_domain
         self.parts: tuple[tuple[int, ...], ...] = ()
-        self.own_adjoint = True
-        x = torch.randn(
-            1, *domain, dtype=self._kind(complex_domain), generator=torch.Generator().manual_seed(0)
-        ).to(self.device)
+        self.batched, self.own_adjoint = False, True
+        x = self._probe(self._zeros(2, self.dtype, self.device))
         try:
             y = self.forward(x)
         except Exception as error:
@@ -58,11 +59,33 @@ class FromDeepinv(Linear):
                 f"It says: {error}",
                 "Give the domain of its images, without the batch axis.",
             ) from error
+        self.batched = self._takes_batches(x, y)
+        if not self.batched:
+            self.physics = physics.clone()  # what fails may leave the parameters of the physics changed
         self.own_adjoint = self._adjoint_is_exact(x, y)
+        if not self.own_adjoint and not self._adjoint_is_exact(x, y):
+            raise OperatorError(
+                f"{type(physics).__name__}.A_adjoint is not the adjoint of its A, nor is autograd's.",
+                "Its A has an approximate derivative of its own, on which no solver converges.",
+                "Choose its exact variant (Tomography: adjoint_via_backprop=True), or operators.CT.",
+            )
+
+    def _probe(self, like: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(like.ndim)
+        return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)
+
+    def _takes_batches(self, x: Tensor, y: Tensor) -> bool:
+        self.batched = True
+        try:
+            together = self.forward(x)
+            back = self.adjoint(y), torch.cat([self.adjoint(row) for row in y.split(1)])
+        except Exception:
+            return False
+        return close(together, y) and close(*back)
 
     def _adjoint_is_exact(self, x: Tensor, y: Tensor) -> bool:
-        """Some of deepinv's adjoints are approximate, or fail: one dot test with a zero-mean probe."""
-        probe = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1)).to(y.device)
+        """One dot test with zero-mean probes, since non-negative ones hide most of a mismatch."""
+        probe = self._probe(y)
         try:
             back = self.adjoint(probe)
         except Exception:
@@ -95,20 +118,27 @@ class FromDeepinv(Linear):
         return other
 
     def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self._forward(rows) for rows in self._rows(x)])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if not self.own_adjoint:
+            return super().adjoint(y)
+        return torch.cat([self._adjoint(rows) for rows in self._rows(y)])
+
+    def _rows(self, t: Tensor) -> tuple[Tensor, ...]:
+        return (t,) if self.batched else t.split(1)
+
+    def _forward(self, x: Tensor) -> Tensor:
         y = self.physics.A(self._theirs(x))
-        if isinstance(y, list):
-            parts = tuple(tuple(part.shape[1:]) for part in y)
-            if not self.parts:
-                self.parts = parts
+        if not isinstance(y, Tensor):
+            self.parts = self.parts or tuple(tuple(part.shape[1:]) for part in y)
             y = torch.cat([part.flatten(1) for part in y], 1)
         elif self.complex_domain:
             y = torch.complex(*y.unbind(1))
             y = y if self._multicoil else y[:, None]
         return convert(y, x.dtype)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        if not self.own_adjoint:
-            return super().adjoint(y)
+    def _adjoint(self, y: Tensor) -> Tensor:
         x = self.physics.A_adjoint(self._theirs(y, measured=True))
         return convert(torch.complex(*x.unbind(1))[:, None] if self.complex_domain else x, y.dtype)
 
@@ -133,6 +163,10 @@ class FromDeepinv(Linear):
 
     def __repr__(self) -> str:
         return f"from_deepinv({type(self.physics).__name__}, {self.domain})"
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a - b).norm() <= 1e-5 * b.norm())
 
 
 def convert(t: Tensor, dtype: torch.dtype) -> Tensor:

@@ -117,7 +117,7 @@ def discs(order: np.ndarray, radius: np.ndarray, shape: Shape) -> np.ndarray:
     offsets = (span[:, None] * stride + span[None]).ravel()
     near = {s: offsets[(square < (s / 8) ** 2).ravel()] for s in np.unique(size).tolist()}
     closed = np.zeros((shape[0] + 2 * edge) * stride, dtype=bool)
-    state = memoryview(closed)  # reading one flag from it is much cheaper than from the array
+    state = closed.data  # reading one flag from it is much cheaper than from the array
     places = (order // shape[1] + edge) * stride + order % shape[1] + edge
     kept = []
     for i, (place, s) in enumerate(zip(places.tolist(), size.tolist(), strict=True)):
@@ -131,8 +131,8 @@ def radial(shape: Shape, accel: float = 4.0, center: float = 0.08, seed: Seed = 
     """Spokes through the centre, a golden angle apart, on the nearest pixels; as near H W/accel samples as whole spokes come."""
     budget, chosen = plane_budget("radial", shape, accel, center)
     height, width = shape
-    reach = np.hypot(height, width) / 2
-    along = np.arange(-reach, reach, 0.5)
+    reach = int(np.ceil(np.hypot(height, width)))
+    along = np.arange(-reach, reach + 1) / 2
     angle = generator(seed).uniform(0, np.pi)
     while (count := chosen.sum()) < budget:
         y = np.rint(along * np.sin(angle)).astype(int) + height // 2

@@ -39,7 +39,7 @@ class MRI(Linear):
 
     mask: Tensor
     maps: Tensor | None = None
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
 
     def __post_init__(self):
         mask, maps = torch.as_tensor(self.mask), self.maps
@@ -65,7 +65,7 @@ class MRI(Linear):
     def codomain(self) -> tuple[int, ...]:
         return (1 if self.maps is None else self._sets.shape[1], *self.mask.shape)
 
-    complex_codomain = True
+    complex_codomain = True  # pyright: ignore[reportAssignmentType]
 
     @property
     def _sets(self) -> Tensor:
@@ -187,7 +187,7 @@ def checked_maps(maps: Tensor) -> Tensor:
     return maps
 
 
-def checked_mask(mask: Tensor, size: tuple[int, int] | None) -> Tensor:
+def checked_mask(mask: Tensor, size: tuple[int, ...] | None) -> Tensor:
     """A mask (W,) or (H, W) as (H, W), of the given size where there is one."""
     if mask.ndim == 1 and size is None:
         raise OperatorError(

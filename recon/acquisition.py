@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from torch import Tensor
@@ -43,7 +42,9 @@ class MaskChoice:
         elif self.name is not None and self.key not in MASKS:
             raise unknown("mask", self.name, MASKS)
         elif self.center is not None and not self.undersamples:
-            raise ConfigError("--center was given without --accel.", "All lines are used then.", "Add --accel 4.")
+            raise ConfigError(
+                "--center was given without --accel.", "All lines are used then.", "Add --accel 4."
+            )
 
     @property
     def key(self) -> str:
@@ -54,8 +55,7 @@ class MaskChoice:
         if self.name is None or self.key in MASKS:
             return False
         path = Path(self.name)
-        looks = path.suffix.lower() in READERS or path.parent != Path(".") or path.exists()
-        return looks and not get_close_matches(self.key, MASKS, n=1, cutoff=0.9)
+        return path.suffix.lower() in READERS or path.parent != Path(".") or path.exists()
 
     @property
     def undersamples(self) -> bool:
@@ -152,5 +152,3 @@ def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int) ->
             f"Sensitivity maps of {file.coils} coils are estimated from at least {kernel} x {kernel}.",
             f"Use a lower --accel, a larger --center ({max(kernel, 12) / file.width:.2g}), or give maps with --maps.",
         )
-
-

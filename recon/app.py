@@ -8,17 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from operators.coils import rss
-from operators.errors import OperatorError
 from operators.fourier import ifft2c
 
 from .acquisition import Acquisition, MaskChoice, acquire, refuse_few_lines
 from .config import construct, make_prior, make_recipe, parameters, refuse_unknown
-from .errors import ConfigError, InputError, OutputError, ReconError
+from .errors import ConfigError, InputError
 from .io import (
     READERS,
     KSpaceFile,
@@ -35,11 +33,9 @@ from .io import (
 )
 from .metrics import CONVENTIONS, Score, scores
 from .mri import Recipe, reconstruct_slice
+from .outcome import Failure, Outcome, explained
 from .runtime import Runtime
 from .solvers import SOLVERS
-
-Problems = (ReconError, OperatorError)
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -79,33 +75,6 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
 
 
 MASK_FLAGS = {"mask_name": "name", "accel": "accel", "center": "center"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An input that could not be done, and why."""
-
-    path: Path
-    error: Exception
-
-
-@dataclass
-class Outcome:
-    """What became of the inputs: result files (``fresh`` ones made now), and failures."""
-
-    done: list[Path] = field(default_factory=list)
-    fresh: list[Path] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    interrupted: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """0: all done; 1: some failed; 2: nothing usable; 130: interrupted."""
-        if self.interrupted:
-            return INTERRUPTED
-        if not self.failures:
-            return 0
-        return 1 if self.done else 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +210,9 @@ def make_plan(path: Path, target: Path, settings: Settings, prior: Any, overwrit
         refuse_few_lines(file, acquisition, recipe.kernel)
         if recipe.sets > file.coils:
             raise ConfigError(
-                f"{path}: {recipe.sets} sets of maps were asked for.", f"It has {file.coils} coils.", "Use --sets 1."
+                f"{path}: {recipe.sets} sets of maps were asked for.",
+                f"It has {file.coils} coils.",
+                "Use --sets 1.",
             )
     config = {
         **asdict(recipe),
@@ -308,7 +279,11 @@ def reconstruct_file(
         source=plan.source,
         mask=plan.acquisition.mask[0] if plan.acquisition.whole_columns else plan.acquisition.mask,
         scores=CONVENTIONS if peak is not None else None,
-        attrs=dict(input=file.path.name, device=str(settings.runtime.torch_device()), acceleration=plan.acquisition.accel),
+        attrs=dict(
+            input=file.path.name,
+            device=str(settings.runtime.torch_device()),
+            acceleration=plan.acquisition.accel,
+        ),
         overwrite=overwrite,
     )
     found: list[dict[str, Score]] = []
@@ -410,49 +385,6 @@ def in_words(values: Mapping[str, float]) -> str:
     return (
         f"PSNR {values['scaled_psnr']:.2f} dB, SSIM {values['scaled_ssim']:.3f}, NMSE {values['scaled_nmse']:.4f} scaled "
         f"(fastMRI {values['fastmri_psnr']:.2f} dB, {values['fastmri_ssim']:.3f}, {values['fastmri_nmse']:.4f})"
-    )
-
-
-def explained(error: Exception, path: Path) -> Exception:
-    """``error`` as one that names the file and what to do."""
-    if isinstance(error, Problems):
-        if str(path) in error.what or str(path.name) in error.what:
-            return error
-        return chained(type(error)(f"{path}: {error.what}", error.why, error.do), error)
-    if is_out_of_memory(error):
-        return chained(out_of_memory(f"{path}: there is not enough memory."), error)
-    if isinstance(error, OSError):
-        what = f"{path}: a file cannot be read or written."
-        why = f"{error.strerror or error}" + (f" ({error.filename})." if error.filename else ".")
-        return chained(OutputError(what, why, "Free space, or choose another folder with --out."), error)
-    return chained(
-        ReconError(
-            f"{path} failed: {type(error).__name__}: {error}",
-            "This is a fault of the program or of a plugin, not of the file.",
-            "Run again with --debug to see where.",
-        ),
-        error,
-    )
-
-
-def chained(error: ReconError, cause: Exception) -> ReconError:
-    error.__cause__ = cause
-    return error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """torch says it in its own error on a GPU, and in a plain RuntimeError on a processor."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(s in said for s in ("can't allocate memory", "out of memory"))
-    )
-
-
-def out_of_memory(what: str) -> ReconError:
-    return ReconError(
-        what,
-        "All samples of a slice go through the network together.",
-        "Use --chunk 1, then fewer --samples, or --device cpu.",
     )
 
 

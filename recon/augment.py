@@ -39,7 +39,7 @@ def random_crops(
     for i in (~turned).nonzero().flatten().tolist():
         out[i, 0] = cut(images[i], crop, generator)
     for i in range(count):
-        symmetry = torch.randint(8, (1,), generator=generator).item()
+        symmetry = int(torch.randint(8, (1,), generator=generator))
         view = torch.rot90(out[i], symmetry % 4, (1, 2))
         out[i] = view.flip(2) if symmetry >= 4 else view
     exponent = torch.exp(gamma * torch.randn(count, 1, 1, 1, generator=generator))

@@ -102,7 +102,9 @@ def refuse_unknown(options: Iterable[str], known: Iterable[str], what: str) -> N
     for key in options:
         if key not in known:
             raise ConfigError(
-                f'{what} has no setting "{key}".', f"It takes {', '.join(known) or 'none'}.", nearest(key, known)
+                f'{what} has no setting "{key}".',
+                f"It takes {', '.join(known) or 'none'}.",
+                nearest(key, known),
             )
 
 
@@ -120,7 +122,9 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise ConfigError(f'"{pair}" is no setting.', "A setting is key=value.", f"Write {pair or 'key'}=VALUE.")
+            raise ConfigError(
+                f'"{pair}" is no setting.', "A setting is key=value.", f"Write {pair or 'key'}=VALUE."
+            )
         place = options
         *outer, last = key.split(".")
         for name in outer:
@@ -158,7 +162,9 @@ def load_plugin(path: str | Path) -> str:
     name = path.stem
     if path.suffix != ".py" or not path.is_file():
         raise ConfigError(
-            f"The plugin {path} is not there." if path.suffix == ".py" else f"The plugin {path} is no .py file.",
+            f"The plugin {path} is not there."
+            if path.suffix == ".py"
+            else f"The plugin {path} is no .py file.",
             "A plugin is a Python file.",
             "Check the path, or name a module that is installed: mylab.optics:Convolve.",
         )
@@ -178,7 +184,9 @@ def load_plugin(path: str | Path) -> str:
         except Exception as error:
             del sys.modules[name]
             raise ConfigError(
-                f"The plugin {path} failed when it was imported.", f"{type(error).__name__}: {error}", "Correct it."
+                f"The plugin {path} failed when it was imported.",
+                f"{type(error).__name__}: {error}",
+                "Correct it.",
             ) from error
     return name
 
@@ -198,7 +206,9 @@ def find_object(name: str) -> Any:
         ) from error
     except Exception as error:
         raise ConfigError(
-            f"The module {module_name} failed when it was imported.", f"{type(error).__name__}: {error}", "Correct it."
+            f"The module {module_name} failed when it was imported.",
+            f"{type(error).__name__}: {error}",
+            "Correct it.",
         ) from error
     try:
         found: Any = module

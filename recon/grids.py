@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from .errors import ConfigError
 
@@ -53,7 +54,7 @@ def check(steps: int, sigma_max: float, sigma_min: float) -> None:
 def validated(grid) -> list[float]:
     """A user's own grid as floats; refused unless finite, strictly falling, and not negative."""
     levels = [float(sigma) for sigma in grid]
-    falling = all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    falling = all(a > b for a, b in pairwise(levels))
     if len(levels) < 2 or not falling or levels[-1] < 0 or not math.isfinite(levels[0]):
         raise ConfigError(
             f"The grid {levels[:4]}{'...' if len(levels) > 4 else ''} cannot be walked.",

@@ -82,7 +82,7 @@ class SliceResult:
     std: Tensor | None
     samples: Tensor
     zero_filled: Tensor
-    maps: Tensor
+    maps: Tensor | None
     sigma_y: float
     scale: float
     network_calls: int

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
 from .noise import Noise
 from .state import Estimate
 
@@ -27,6 +28,8 @@ class Prior:
     ``sigma_min``, ``sigma_max``: the levels it was trained for. ``data_var``: variance of its images a
     real component. ``of``: a denoiser whose knowledge it takes over.
     """
+
+    module: Any  # the network itself, where there is one
 
     def __init__(self, function: Denoiser, of: Any = None, **about: Any):
         self.function = function
@@ -147,7 +150,16 @@ def chunked(prior, rows: int) -> Prior:
 
 
 def flow(prior, solver, steps: int, grid: Callable[..., list[float]]) -> Prior:
-    """A one-step denoiser made an n-step one: ``solver`` walks from sigma to 0 on ``grid(steps, sigma)``."""
+    """A one-step denoiser made an n-step one: ``solver`` walks from sigma to 0 on ``grid(steps, sigma)``.
+
+    Raises `ConfigError` for a stochastic solver: a denoiser is a function of (x, sigma).
+    """
+    if solver.stochastic:
+        raise ConfigError(
+            f"flow was given {solver!r}, which adds noise.",
+            "A denoiser gives one image for one state.",
+            "Use a deterministic solver: euler, heun, dpm++2m, or ddim with eta=0.",
+        )
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         def see(x: Tensor, sigma: float) -> Estimate:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from operators.base import Linear, Operator
 
 from .errors import ConfigError
 
@@ -52,7 +53,7 @@ class Problem:
     def backprojection(self) -> Tensor:
         """``A^H y`` (B, *domain)."""
         with torch.no_grad():
-            return self.A.adjoint(self.y)
+            return cast(Linear, self.A).adjoint(self.y)
 
     def residual(self, x: Tensor) -> Tensor:
         """``||A x - y|| / (sigma sqrt(m))`` a row, m real measurements; about 1 at the truth. Without sigma: relative to ``||y||``."""

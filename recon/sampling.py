@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,16 +99,20 @@ def sample(
     batch = len(problem.y)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
     solver = build(SOLVERS, solver, "solver") if isinstance(solver, str) else solver
-    _ = problem.backprojection  # once an image, not once a sample
+    if problem.A.linear:
+        _ = problem.backprojection  # once an image, not once a sample
     rows = problem.repeated(samples)
     counted = Counted(prior)
     if isinstance(posterior, str):
-        posterior = build(POSTERIORS, posterior, "sampler", counted, rows)
+        sampler = build(POSTERIORS, posterior, "sampler", counted, rows)
     else:
-        posterior = posterior.given(rows)
-        posterior.prior = counted
+        sampler = posterior.given(rows)
+        sampler.prior = counted
     like = problem.A._zeros(batch * samples, working_dtype(problem.y), problem.y.device)
-    noise = Noise(seed, tuple(range(batch)) if images is None else tuple(images), samples)
+    images = tuple(range(batch)) if images is None else tuple(images)
+    if len(images) != batch:
+        raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
+    noise = Noise(seed, images, samples)
     start = levels[0] * noise(like, -1, "start")
     if init is not None:
         check_init(init, problem)
@@ -115,9 +120,9 @@ def sample(
     trace: list[dict[str, float]] = []
     with torch.no_grad():
         state = State(start, levels[0])
-        for index, state in enumerate(posterior.run(solver, levels, start, noise)):
+        for index, state in enumerate(sampler.run(solver, levels, start, noise)):
             residual = rows.residual(state.x0 if state.x0 is not None else state.x).median().item()
-            refuse_divergence(state, residual, index, posterior, solver)
+            refuse_divergence(state, residual, index, sampler, solver)
             trace.append({"sigma": state.sigma, "residual": residual})
             if watch is not None:
                 watch(index, state, residual)
@@ -126,14 +131,22 @@ def sample(
 
 
 def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> list[float]:
-    if init is not None and sigma_start is None and not isinstance(grid, Sequence):
+    named = grid is None or isinstance(grid, str)
+    if init is not None and sigma_start is None and named:
         raise ConfigError(
             "init without sigma_start.",
             "A warm start is the image plus noise of a stated level.",
             "Give sigma_start, for example 0.3 in units of the image.",
         )
-    if grid is not None and not isinstance(grid, str):
-        return grids.validated(grid)
+    if not named:
+        levels = grids.validated(grid)
+        if sigma_start is not None and not math.isclose(sigma_start, levels[0]):
+            raise ConfigError(
+                f"sigma_start is {sigma_start}, the grid starts at {levels[0]}.",
+                "The levels of a grid say where it starts.",
+                "Leave one of the two away.",
+            )
+        return levels
     name = grid or "karras"
     if name not in grids.GRIDS:
         raise unknown("grid", name, grids.GRIDS)
@@ -157,6 +170,10 @@ def check_init(init: Tensor, problem: Problem) -> None:
     wanted = (len(problem.y), *problem.A.domain)
     if tuple(init.shape) != wanted:
         raise ConfigError(f"init is {tuple(init.shape)}.", f"The problem's images are {wanted}.")
+    if init.is_complex() and not problem.A.complex_domain:
+        raise ConfigError(
+            f"init is {init.dtype}.", "The problem's images are real.", "Take init.real or init.abs()."
+        )
 
 
 def refuse_divergence(state: State, residual: float, index: int, posterior, solver) -> None:

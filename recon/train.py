@@ -125,7 +125,7 @@ def train(config: TrainConfig, *, log=print) -> Path:
     images = load_images(root, config.data, config.percentile).to(device)
     channels = 2 if config.complex_images else 1
     torch.manual_seed(config.seed)
-    network = UNet(channels=channels, **config.network).to(device, memory_format=torch.channels_last)
+    network = UNet(channels=channels, **config.network).to(device).to(memory_format=torch.channels_last)
     model = EDM(network, config.sigma_data, config.sigma_min, config.sigma_max)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     optimizer = Muon(network.parameters(), lr=config.lr, lr_vectors=config.lr_vectors)
@@ -219,7 +219,7 @@ def denoising_curve(model: EDM, images: Tensor, config: TrainConfig) -> dict[str
     noise = torch.randn(clean.shape, generator=generator)
     curve = {}
     for sigma in CURVE_SIGMAS:
-        error = [(model(c + sigma * n, sigma) - c).square() for c, n in zip(clean.split(4), noise.split(4))]
+        error = [(model(c + sigma * n, sigma) - c).square() for c, n in zip(clean.split(4), noise.split(4), strict=True)]
         curve[str(sigma)] = round(-10 * math.log10(torch.cat(error).mean().item()), 2)
     return curve
 

@@ -20,6 +20,10 @@ def _mask(*shape: int) -> torch.Tensor:
     return (_random(*shape, seed=1) > 0).double()
 
 
+def _maps(*shape: int) -> torch.Tensor:
+    return torch.complex(_random(*shape, seed=2), _random(*shape, seed=3))
+
+
 # name -> zero-argument factory of a tiny instance in float64
 OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "inpainting": lambda: op.Inpainting(_mask(5, 4)),
@@ -34,6 +38,15 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "blur, even kernel": lambda: op.Blur(_random(2, 4), (1, 4, 4)),
     "blur, kernel a channel": lambda: op.Blur(_random(2, 3, 1), (2, 4, 5)),
     "ct": lambda: op.CT(6, [0.0, 17.0, 45.0, 90.0, 133.0]).to(torch.float64),
+    "mri": lambda: op.MRI(_mask(4, 6)),
+    "mri, odd size": lambda: op.MRI(_mask(5, 3)),
+    "mri, columns": lambda: op.MRI(_mask(7), shape=(4, 7)),
+    "mri, 3 coils": lambda: op.MRI(_mask(4, 4), _maps(3, 4, 4)),
+    "mri, 3 coils, odd size": lambda: op.MRI(_mask(5, 7), _maps(3, 5, 7)),
+    "mri, 3 coils, columns": lambda: op.MRI(_mask(6), _maps(3, 4, 6)),
+    "mri, 3 coils, columns, odd size": lambda: op.MRI(_mask(5), _maps(3, 3, 5)),
+    "mri, 2 map sets": lambda: op.MRI(_mask(4, 5), _maps(2, 3, 4, 5)),
+    "mri, 2 map sets, columns": lambda: op.MRI(_mask(5), _maps(2, 3, 4, 5)),
     "difference": lambda: op.Difference((1, 4, 5)),
     "difference, circular": lambda: op.Difference((2, 3, 4), boundary="circular"),
     "difference, complex volume": lambda: op.Difference((1, 3, 4, 2), axes=(-3,), complex_domain=True),
@@ -41,6 +54,8 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "scale, complex": lambda: op.Scale(2.0 - 1.5j, (1, 3, 4), complex_domain=True),
     "chain": lambda: op.Inpainting(_mask(5, 6)) @ op.Blur(_random(3, 3), (1, 5, 6)),
     "sum": lambda: op.Inpainting(_mask(5, 6)) + 2.0 * op.Blur(_random(3, 3), (1, 5, 6)),
+    "adjoint": lambda: op.Blur(_random(3, 3), (1, 5, 6)).H,
+    "normal": lambda: op.Inpainting(_mask(5, 6)).N,
     "per image": lambda: op.PerImage((op.Inpainting(_mask(5, 4)), op.Inpainting(1 - _mask(5, 4)))),
 }
 
@@ -149,9 +164,14 @@ POSTERIORS: dict[str, PosteriorRow] = {
     "prior": PosteriorRow("prior", posteriors.Posterior, exact="prior"),
     "dds": PosteriorRow("dds", posteriors.DDS),
     "dds, gamma 1": PosteriorRow(
-        "dds", lambda prior, problem: posteriors.DDS(prior, problem, weight=posteriors.constant(1.0), steps=8, tol=0.0)
+        "dds",
+        lambda prior, problem: posteriors.DDS(
+            prior, problem, weight=posteriors.constant(1.0), steps=8, tol=0.0
+        ),
     ),
     "dds, matched, keep state": PosteriorRow(
-        "dds", lambda prior, problem: posteriors.DDS(prior, problem, steps=8, keep="state", tol=0.0), exact="isotropic"
+        "dds",
+        lambda prior, problem: posteriors.DDS(prior, problem, steps=8, keep="state", tol=0.0),
+        exact="isotropic",
     ),
 }

@@ -7,6 +7,7 @@ Everything is dense linear algebra in float64 over the flattened real view, writ
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +44,7 @@ def unflat(v: Tensor, domain: tuple[int, ...], is_complex: bool = False) -> Tens
 
 @dataclass(frozen=True, eq=False)
 class Matrix(op.Linear):
-    """``A x`` for a dense (m, n) matrix, real or complex; its adjoint is autograd's."""
+    """``A x`` for a dense (m, n) matrix, real or complex."""
 
     matrix: Tensor
 
@@ -57,6 +58,9 @@ class Matrix(op.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y @ self.matrix.conj()
 
 
 def dense(A: op.Linear) -> Tensor:
@@ -243,7 +247,9 @@ class Injected:
             counts[stream] = key[2] + 1
             self.asked.append(key)
             given = self.draws.get(key)
-            return torch.zeros_like(like) if given is None else unflat(given, like.shape[1:], like.is_complex())
+            return (
+                torch.zeros_like(like) if given is None else unflat(given, like.shape[1:], like.is_complex())
+            )
 
         return draw
 
@@ -260,7 +266,9 @@ class Law(NamedTuple):
         return self.offset + self.matrix @ mean, self.matrix @ covariance @ self.matrix.T + spread
 
 
-def affine_walk(posterior, solver, grid: list[float], domain: tuple[int, ...], is_complex: bool = False) -> Law:
+def affine_walk(
+    posterior, solver, grid: list[float], domain: tuple[int, ...], is_complex: bool = False
+) -> Law:
     """The exact affine map of a walk, by one batched probe of the start and of every draw.
 
     A posterior with a problem gets its measurements repeated for the rows of the probe. A row of random
@@ -269,11 +277,10 @@ def affine_walk(posterior, solver, grid: list[float], domain: tuple[int, ...], i
     n = math.prod(domain) * (2 if is_complex else 1)
 
     def run(start: Tensor, noise: Injected) -> Tensor:
-        sampler = posterior if posterior.problem is None else posterior.given(posterior.problem.repeated(len(start)))
-        state = None
-        for state in walk(sampler, solver, grid, unflat(start, domain, is_complex), noise):
-            pass
-        return flat(state.x)
+        sampler = posterior
+        if posterior.problem is not None:
+            sampler = posterior.given(posterior.problem.repeated(len(start)))
+        return flat(last(walk(sampler, solver, grid, unflat(start, domain, is_complex), noise)).x)
 
     dry = Injected()
     run(torch.zeros(1, n, dtype=torch.float64), dry)
@@ -301,10 +308,7 @@ def affine_walk(posterior, solver, grid: list[float], domain: tuple[int, ...], i
 
 def last(states):
     """The answer of a walk."""
-    state = None
-    for state in states:
-        pass
-    return state
+    return deque(states, maxlen=1).pop()
 
 
 def resume(posterior, solver, grid: list[float], state, noise, index: int):

@@ -100,7 +100,7 @@ class CflStore(Store):
         view = np.transpose(array, order + tuple(a for a in range(array.ndim) if a not in order))
         view = view.reshape(view.shape[:5])
         if self.role == "maps":
-            return view if view.shape[0] > 1 else view[0]
+            return view if len(view) > 1 else view[0]
         return view[:, 0] if self.role == "kspace" else view[0, 0, 0].real
 
 

@@ -139,7 +139,7 @@ def scan(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> S
             )
         peak = max(peak, top)
         sampled |= size > 0
-        digest.update(kspace.numpy())
+        digest.update(kspace.numpy().data)
         if progress is not None:
             progress(index + 1)
     return Scan(peak, sampled, digest.hexdigest())

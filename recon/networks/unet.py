@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,8 @@ class UNet(nn.Module):
     additive skips. H and W may be any size: the input is padded by reflection and cropped back.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self,
         channels: int = 2,
@@ -46,7 +50,7 @@ class UNet(nn.Module):
         embedding: int = 128,
     ):
         super().__init__()
-        self.options = dict(
+        self.options: dict[str, Any] = dict(
             channels=channels, widths=list(widths), blocks=blocks, patch=patch, embedding=embedding
         )
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
@@ -65,7 +69,7 @@ class UNet(nn.Module):
 
         self.down = nn.ModuleList(level(w) for w in widths)
         self.up = nn.ModuleList(level(w) for w in widths[:-1])
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
 
@@ -80,11 +84,11 @@ class UNet(nn.Module):
             if i > 0:
                 skips.append(h)
                 h = self.shrink[i - 1](h)
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h, embedding)
         for i in reversed(range(len(self.up))):
             h = skips[i] + self.grow[i](h)
-            for block in self.up[i]:
+            for block in self.up[i].children():
                 h = block(h, embedding)
         return F.pixel_shuffle(self.outlet(unit_pixels(h)), self.patch)[..., :height, :width]
 

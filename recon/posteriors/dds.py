@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor
 
+from operators.base import Linear
 from operators.krylov import cg
 
 from ..errors import ConfigError
@@ -62,7 +64,7 @@ class DDS(Posterior):
 
     def fit(self, prior: Tensor, lam: float) -> Tensor:
         """The data step, from the prior's image."""
-        A, b = self.problem.A, self.problem.backprojection
+        A, b = cast(Linear, self.problem.A), self.problem.backprojection
         if lam == 0:
             return cg(A.normal, b, prior, self.steps, self.tol)
         b = b + lam * prior

@@ -16,13 +16,14 @@ Denoise = Callable[[Tensor, float], Estimate]
 class Solver(Protocol):
     """``step(denoise, x, sigma, target, past, draw)`` -> the kernel from ``sigma`` down to ``target >= 0``.
 
-    ``order``: global order on a smooth problem. ``evals``: calls of ``denoise`` a step (a step to
-    ``target = 0`` may take fewer). ``stochastic``: whether it adds noise. ``kernel``: whether
-    ``N(mean, std^2)`` is all of its randomness. A solver object is configuration; its memory is
-    ``past``, newest first, and ``past=()`` restarts it at order one.
+    ``order``: global order on a smooth problem (weak order where stochastic), 0 where more steps do
+    not converge to it. ``evals``: calls of ``denoise`` a step (a step to ``target = 0`` may take
+    fewer). ``stochastic``: whether it adds noise. ``kernel``: whether ``N(mean, std^2)`` is all of its
+    randomness. A solver object is configuration; its memory is ``past``, newest first, and ``past=()``
+    restarts it at order one.
     """
 
-    order: ClassVar[int]
+    order: int
     evals: ClassVar[int]
     stochastic: bool
     kernel: ClassVar[bool]

@@ -52,10 +52,19 @@ class DDIM(OneStep):
 
 @dataclass(frozen=True)
 class Renoise(OneStep):
-    """``q = eta t``: a share eta of the whole next level is fresh noise (the eta of DDS and DDNM)."""
+    """``q = eta t``: a share eta of the whole next level is fresh noise (the eta of DDS and DDNM).
+
+    Order 0 for eta > 0: noise is a share a step, not a rate. With many steps the law settles at each
+    level's own fixed point, narrower than the exact one: ``eta^2 s^2 / (1 - B^2)`` on N(m, c I), with
+    ``B = K + sqrt(1 - eta^2) (1 - K)``, ``K = c / (c + s^2)``.
+    """
 
     eta: float = 0.85
     reference = "Chung, Lee, Ye 2024 (DDS), eq. 20; Wang et al. 2023 (DDNM)"
+
+    @property
+    def order(self) -> int:
+        return 0 if self.eta > 0 else 1
 
     def noise_level(self, sigma: float, target: float) -> float:
         return self.eta * target

@@ -1,0 +1,228 @@
+"""What ``recon bench`` measures: ratios of times in one run, each pair interleaved, medians of the repetitions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from operators import CT, SuperResolution
+from operators.masks import make_mask
+from operators.mri import MRI
+
+from .config import make_prior
+from .errors import unknown
+from .networks.load import build_prior, shipped
+from .networks.unet import UNet
+from .noise import Noise
+from .posteriors import DDS
+from .priors import Prior
+from .problem import Problem
+from .sampling import sample
+
+Timed = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: ``ours`` and ``theirs`` in seconds; ``ratio`` as ``meaning`` says, ``bar`` what it should be."""
+
+    name: str
+    ours: float
+    theirs: float
+    ratio: float
+    meaning: str
+    bar: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {1e3 * self.ours:.2f} ms against {1e3 * self.theirs:.2f} ms, "
+            f"{self.ratio:.2f} x ({self.meaning}; bar {self.bar})"
+        )
+
+
+def interleaved(*calls: Timed, repetitions: int) -> list[float]:
+    """Median seconds of each call, the calls taking turns so that a busy machine slows all alike."""
+    times: list[list[float]] = [[] for _ in calls]
+    for repetition in range(repetitions + 1):
+        for call, kept in zip(calls, times, strict=True):
+            started = time.perf_counter()
+            call()
+            if repetition:  # the first round only warms up
+                kept.append(time.perf_counter() - started)
+    return [median(kept) for kept in times]
+
+
+def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Row:
+    a, b = interleaved(ours, theirs, repetitions=repetitions)
+    return Row(name, a, b, b / a, "deepinv's time over ours", bar)
+
+
+def coils(count: int, size: int) -> torch.Tensor:
+    """Smooth maps (count, size, size) of unit length over the coils."""
+    line = torch.linspace(-1, 1, size)
+    angle = 2 * torch.pi * torch.arange(count)[:, None, None] / count
+    y, x = line[:, None] - angle.sin(), line - angle.cos()
+    maps = torch.polar(torch.exp(-(y.square() + x.square()) / 2), (y + x) * 2)
+    return maps / maps.abs().square().sum(0).sqrt()
+
+
+def multicoil(repetitions: int) -> list[Row]:
+    from deepinv.physics import MultiCoilMRI
+
+    maps, mask = coils(15, 320), make_mask("equispaced-fraction", (320, 320), 4).float()
+    ours, theirs = MRI(mask, maps), MultiCoilMRI(mask=mask, coil_maps=maps[None])
+    x = Noise(0)(torch.zeros(1, 1, 320, 320, dtype=torch.complex64), 0)
+    channels = torch.view_as_real(x[:, 0]).movedim(-1, 1).contiguous()
+    row = versus(
+        "multi-coil A^H A, 15 coils, 320 x 320",
+        lambda: ours.normal(x),
+        lambda: theirs.A_adjoint_A(channels),
+        "at least 1.8",
+        repetitions,
+    )
+    return [row]
+
+
+def superresolution(repetitions: int) -> list[Row]:
+    from deepinv.physics import Downsampling
+
+    ours = SuperResolution((3, 256, 256), 4)
+    theirs = Downsampling(img_size=(3, 256, 256), factor=4, filter="bicubic", padding="circular")
+    x = torch.rand(1, 3, 256, 256)
+    row = versus(
+        "super-resolution A, x4 bicubic, 3 x 256 x 256",
+        lambda: ours.forward(x),
+        lambda: theirs.A(x),
+        "at least 5",
+        repetitions,
+    )
+    return [row]
+
+
+def tomography(repetitions: int) -> list[Row]:
+    from deepinv.physics import Tomography
+
+    ours = CT(256, [float(a) for a in range(180)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = Tomography(angles=180, img_width=256, normalize=False)
+    x, pairs = torch.rand(1, 1, 256, 256), []
+    y, z = ours.forward(x), theirs.A(x)
+    pairs = [
+        ("CT A, 256 x 256, 180 views", lambda: ours.forward(x), lambda: theirs.A(x)),
+        ("CT A^T, 256 x 256, 180 views", lambda: ours.adjoint(y), lambda: theirs.A_adjoint(z)),
+    ]
+    return [versus(name, a, b, "at least 10", max(3, repetitions // 4)) for name, a, b in pairs]
+
+
+def network() -> Prior:
+    """The prior that ships, or a network of its shape with random weights: the time is the same."""
+    if "brain-mri" in shipped():
+        return make_prior("brain-mri")
+    card = dict(sigma_data=0.3, sigma_min=0.002, sigma_max=10.0, complex_images=True)
+    plain = UNet(channels=2, widths=(48, 96, 128), blocks=2)
+    return build_prior(card | {"network": {"kind": "UNet", **plain.options}}, dict(plain.state_dict()))
+
+
+class CountedMRI(MRI):
+    """An MRI operator that counts what a sampler asks of it."""
+
+    def __init__(self, *arguments: object):
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        object.__setattr__(self, "calls", [0])
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls[0] += 1  # type: ignore[attr-defined]
+        return super().normal(x)
+
+
+def dds(repetitions: int) -> list[Row]:
+    """20 steps of DDS against its 20 network calls and its normal operators, bare."""
+    steps, size = 20, 320
+    prior, mask = network(), make_mask("equispaced-fraction", (size, size), 4).float()
+    A = CountedMRI(mask, coils(8, size))
+    truth = Noise(0)(torch.zeros(1, 1, size, size, dtype=torch.complex64), 0)
+    problem = Problem(A, A.forward(truth), 0.01)
+
+    def ours() -> object:
+        return sample(
+            problem, prior, DDS(prior), "renoise", steps, 1, init=problem.backprojection, sigma_start=1.0
+        )
+
+    def networks() -> None:
+        with torch.no_grad():
+            for _ in range(steps):
+                prior(truth, 0.5)
+
+    ours()
+    A.calls[0] = 0  # type: ignore[attr-defined]
+    ours()
+    normals = A.calls[0]  # type: ignore[attr-defined]
+    bare = MRI(mask, A.maps)
+
+    def operators() -> None:
+        for _ in range(normals):
+            bare.normal(truth)
+
+    total, calls, products = interleaved(ours, networks, operators, repetitions=max(3, repetitions // 6))
+    name = (
+        f"DDS, {size} x {size}, 8 coils, {steps} steps, against {steps} bare network calls "
+        f"({1e3 * calls:.0f} ms) and {normals} bare normal operators ({1e3 * products:.0f} ms)"
+    )
+    return [
+        Row(name, total, calls + products, total / (calls + products), "ours over the sum", "at most 1.10")
+    ]
+
+
+def startup(repetitions: int) -> list[Row]:
+    """``recon --help`` beside a bare interpreter."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+    def run(*arguments: str) -> Timed:
+        command = [sys.executable, *arguments]
+        return lambda: subprocess.run(command, check=True, capture_output=True, env=environment)
+
+    program, bare = interleaved(
+        run("-m", "recon.cli", "--help"), run("-c", "pass"), repetitions=max(3, repetitions // 4)
+    )
+    return [Row("recon --help", program, bare, program / bare, "over a bare interpreter", "below 300 ms")]
+
+
+CELLS: dict[str, Callable[[int], list[Row]]] = {
+    "help": startup,
+    "multicoil": multicoil,
+    "super-resolution": superresolution,
+    "ct": tomography,
+    "dds": dds,
+}
+GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
+
+
+def cells(names: list[str]) -> list[str]:
+    """The cells that ``names`` stand for, groups taken apart; all without any."""
+    wanted: list[str] = []
+    for name in names or CELLS:
+        if name not in CELLS and name not in GROUPS:
+            raise unknown("benchmark", name, [*CELLS, *GROUPS])
+        wanted += GROUPS.get(name, (name,))
+    return list(dict.fromkeys(wanted))
+
+
+def bench(names: list[str], repetitions: int = 20, say: Callable[[str], object] = print) -> list[Row]:
+    """Measure the cells, or groups of cells, of these names, and say each result."""
+    wanted = cells(names)
+    say(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved repetitions")
+    rows = []
+    for name in wanted:
+        for row in CELLS[name](repetitions):
+            rows.append(row)
+            say(str(row))
+    return rows

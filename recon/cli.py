@@ -1,0 +1,387 @@
+"""The command line. Handlers import what they need, so that ``recon --help`` imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from .errors import ConfigError, ReconError, nearest
+
+OUT = "recon_out"
+LISTS = ("operators", "samplers", "solvers", "priors", "masks")
+DESCRIPTION = "From measurements to images with their uncertainty, with diffusion priors."
+EPILOG = "Start with: recon demo. Help on one command: recon COMMAND --help."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors that say what, why and what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}.", do=f"See {self.prog} --help.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = "command" if action.dest == "command" else action.dest
+            raise ConfigError(
+                f'{self.prog}: there is no {kind} "{value}".',
+                f"Known: {', '.join(map(str, action.choices))}.",
+                nearest(value, map(str, action.choices)),
+            )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 all done, 1 some failed, 2 nothing usable, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in arguments
+    try:
+        args = parser().parse_args(arguments)
+        return args.run(args)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        report(understood(error), debug)
+        return 1 if type(error).__name__ == "LawBroken" else 2
+
+
+def understood(error: Exception) -> Exception:
+    """``error`` as one that says what to do."""
+    if hasattr(error, "what") or type(error).__name__ == "LawBroken":
+        return error
+    from .outcome import is_out_of_memory, out_of_memory
+
+    if is_out_of_memory(error):
+        said: ReconError = out_of_memory("There is not enough memory.")
+    else:
+        said = ReconError(
+            f"recon failed: {type(error).__name__}: {error}",
+            "This is a fault of the program or of a plugin.",
+            "Run again with --debug to see where.",
+        )
+    said.__cause__ = error
+    return said
+
+
+def report(error: BaseException, debug: bool) -> None:
+    """What, why and what to do, a line each, to stderr; the traceback with ``--debug``."""
+    if debug:
+        traceback.print_exception(error)
+    fields = [getattr(error, name, "") for name in ("what", "why", "do")]
+    lines = [" ".join(line.split()) for line in fields if line] or [str(error)]
+    print("recon: " + "\n  ".join(lines), file=sys.stderr)
+
+
+# --- the arguments ---------------------------------------------------------------------------------------
+
+
+def parser() -> Parser:
+    top = Parser(prog="recon", description=DESCRIPTION, epilog=EPILOG)
+    top.add_argument("--version", action="store_true", help="print the version and leave")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.set_defaults(run=lambda args: version() if args.version else top.print_help() or 0)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    add_demo(commands)
+    add_inspect(commands)
+    add_reconstruct(commands)
+    add_restore(commands)
+    add_train(commands)
+    add_list(commands)
+    add_check(commands)
+    add_bench(commands)
+    return top
+
+
+def version() -> int:
+    from . import __version__
+
+    print(f"recon {__version__}")
+    return 0
+
+
+def command(commands: Any, name: str, run: Any, help: str, dry_run: str = "") -> Parser:
+    """A command that every one of them starts from: ``--debug`` and ``--dry-run``."""
+    added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    added.set_defaults(run=run)
+    added.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+    added.add_argument("--dry-run", action="store_true", help=dry_run or "check the arguments and do nothing")
+    return added
+
+
+def add_demo(commands: Any) -> None:
+    p = command(commands, "demo", demo, "reconstruct the synthetic brain that ships, offline, within a minute", "say what would be done")  # fmt: skip
+    p.add_argument("--out", default=OUT, metavar="DIR", help=f"folder of the results (default ./{OUT})")
+
+
+def add_inspect(commands: Any) -> None:
+    p = command(commands, "inspect", inspect, "say what a k-space file holds, how it was sampled, and what is wrong with it")  # fmt: skip
+    p.add_argument("files", nargs="+", metavar="FILE", help="k-space: HDF5 as fastMRI's, cfl, npy, npz")
+
+
+def add_sampling(p: Parser) -> None:
+    """Flags of `recon.mri.Recipe` and `recon.runtime.Runtime`; what is not given keeps its default."""
+    g = p.add_argument_group("how to sample (recon list shows the names)")
+    g.add_argument("--sampler", metavar="NAME", help="posterior sampler (default dds)")
+    g.add_argument("--solver", metavar="NAME", help="solver of the reverse diffusion (default renoise)")
+    g.add_argument(
+        "--prior", metavar="NAME|PATH", help="prior: a name that ships, or a .safetensors (default brain-mri)"
+    )
+    g.add_argument(
+        "--steps", type=int, metavar="N", help="noise levels, one network call each for most solvers"
+    )
+    g.add_argument(
+        "--samples", type=int, metavar="N", help="posterior samples; their mean and std are the result"
+    )
+    g.add_argument("--seed", type=int, metavar="N", help="seed of the samples (default 0)")
+    g.add_argument(
+        "--plugin", metavar="FILE.py", help="a Python file, whose objects are then named MODULE:NAME"
+    )
+    g = p.add_argument_group("where to run")
+    g.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 (default auto)")
+    g.add_argument("--dtype", metavar="NAME", help="of the network: float32, bf16, fp16")
+    g.add_argument("--compile", action="store_true", default=None, help="compile the network first")
+    g.add_argument(
+        "--chunk", type=int, metavar="N", help="samples through the network at a time; 1 needs least memory"
+    )
+    p.add_argument("--out", default=OUT, metavar="DIR", help=f"folder of the results (default ./{OUT})")
+    p.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
+
+
+def add_reconstruct(commands: Any) -> None:
+    p = command(commands, "reconstruct", reconstruct, "reconstruct k-space files, with the uncertainty of each pixel", "show settings, files, masks, calls and memory, and do nothing")  # fmt: skip
+    p.add_argument("files", nargs="+", metavar="FILE", help="k-space files, or folders of them")
+    g = p.add_argument_group("undersampling (without: all lines, or the file's own mask)")
+    g.add_argument("--accel", type=float, metavar="R", help="acceleration of a mask that is made")
+    g.add_argument("--mask", metavar="NAME|FILE", help="random, equispaced, equispaced-fraction, gaussian, poisson, radial, or a file")  # fmt: skip
+    g.add_argument(
+        "--center", type=float, metavar="F", help="fully sampled share of the width (default .32 / R)"
+    )
+    g.add_argument(
+        "--maps", metavar="FILE", help="sensitivity maps (default: estimated from the central lines)"
+    )
+    g.add_argument(
+        "--sets", type=int, metavar="N", help="sets of maps: 2 where the object is wider than the image"
+    )
+    add_sampling(p)
+    p.add_argument("--config", metavar="NAME|FILE", help="settings in YAML, or a preset; flags go first")
+
+
+def add_restore(commands: Any) -> None:
+    p = command(commands, "restore", restore, "restore pictures (png, jpg, npy) from blurred, masked or projected measurements", "check everything, and do nothing")  # fmt: skip
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="pictures to measure and restore; with --measured, measurements")  # fmt: skip
+    p.add_argument("--operator", required=True, metavar="NAME|MODULE:CLASS", help="what was measured: recon list operators")  # fmt: skip
+    p.add_argument("--operator-args", nargs="+", default=[], metavar="K=V", help="options of the operator; x.npy is a tensor")  # fmt: skip
+    p.add_argument("--sigma", type=float, default=0.02, metavar="S", help="noise of the data, a real component, in their units (default .02)")  # fmt: skip
+    p.add_argument("--measured", action="store_true", help="the inputs are measurements y (.npy), not images")
+    p.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="size of the image, with --measured")
+    add_sampling(p)
+
+
+def add_train(commands: Any) -> None:
+    p = command(commands, "train", train, "train a prior, or go on with a training that was interrupted", "show the settings, and do nothing")  # fmt: skip
+    p.add_argument("config", metavar="CONFIG", help="settings in YAML, or a preset, such as brain-mri")
+    p.add_argument("--data-root", metavar="DIR", help="folder that the training sets are relative to")
+    p.add_argument("--out", metavar="DIR", help="folder of the weights, the card and the checkpoint")
+
+
+def add_list(commands: Any) -> None:
+    p = command(commands, "list", list_names, "list operators, samplers, solvers, priors and masks")
+    p.add_argument(
+        "kind", nargs="?", choices=LISTS, metavar="KIND", help=f"one of {', '.join(LISTS)} (default all)"
+    )
+
+
+def add_check(commands: Any) -> None:
+    p = command(commands, "check", check, "measure an operator of your own against the laws of a linear operator", "build it, and measure nothing")  # fmt: skip
+    p.add_argument(
+        "object", metavar="MODULE:CLASS", help="the class, an instance, or a function that returns one"
+    )
+    p.add_argument("--plugin", metavar="FILE.py", help="the Python file it is in")
+    p.add_argument(
+        "--args", nargs="+", default=[], metavar="K=V", help="what it is made with; x.npy is a tensor"
+    )
+
+
+def add_bench(commands: Any) -> None:
+    p = command(
+        commands, "bench", bench, "measure how fast this machine is, in ratios", "say what would be measured"
+    )
+    p.add_argument("names", nargs="*", metavar="NAME", help="help, operators (multicoil, super-resolution, ct), dds; all without")  # fmt: skip
+    p.add_argument(
+        "--repetitions", type=int, default=20, metavar="N", help="of a short measurement (default 20)"
+    )
+
+
+# --- the commands ----------------------------------------------------------------------------------------
+
+RECIPE = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets")
+RUNTIME = ("device", "dtype", "compile", "chunk")
+
+
+def flags_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The flags that were given, by the names of the settings."""
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def show(settings: Any) -> None:
+    """Settings as YAML on stdout."""
+    from dataclasses import asdict
+
+    import yaml
+
+    print(yaml.safe_dump(asdict(settings), sort_keys=False, default_flow_style=None).rstrip())
+
+
+def demo(args: argparse.Namespace) -> int:
+    from .app import settle
+    from .config import read_config
+    from .resources import demo_file
+
+    args.files, args.overwrite = [str(demo_file())], True
+    settings = settle(read_config("demo"), {})
+    print("A synthetic brain, undersampled, is reconstructed with the prior that ships.")
+    code = run_reconstruct(args, settings)
+    if code == 0 and not args.dry_run:
+        print(f"Next, your own: recon inspect FILE, then recon reconstruct FILE --out {args.out}")
+    return code
+
+
+def inspect(args: argparse.Namespace) -> int:
+    from .inspecting import inspect as look
+    from .outcome import Failure, Outcome, explained
+
+    outcome = Outcome()
+    from pathlib import Path
+
+    for name in args.files:
+        try:
+            print(look(name))
+            outcome.done.append(Path(name))
+        except Exception as error:
+            outcome.failures.append(Failure(Path(name), explained(error, Path(name))))
+            report(outcome.failures[-1].error, args.debug)
+    return outcome.exit_code
+
+
+def reconstruct(args: argparse.Namespace) -> int:
+    from .app import settle
+    from .config import load_plugin, read_config
+
+    if args.plugin:
+        load_plugin(args.plugin)
+    flags = flags_of(args, *RECIPE, *RUNTIME, "accel", "center", "maps") | {"mask_name": args.mask}
+    return run_reconstruct(args, settle(read_config(args.config) if args.config else {}, flags))
+
+
+def run_reconstruct(args: argparse.Namespace, settings: Any) -> int:
+    from .app import reconstruct as run
+
+    if args.dry_run:
+        show(settings)
+    outcome = run(
+        args.files,
+        settings,
+        args.out,
+        overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        fail=lambda failure: report(failure.error, args.debug),
+    )
+    if outcome.fresh:
+        print(
+            f"Results: {', '.join(map(str, outcome.fresh))} (HDF5), with a picture of each slice beside them."
+        )
+        print(f"Look at: {outcome.fresh[0].with_suffix('')}_000.png")
+    return outcome.exit_code
+
+
+def restore(args: argparse.Namespace) -> int:
+    from .config import construct, load_plugin, make_recipe, parse_options
+    from .restoring import RECIPE as DEFAULTS
+    from .restoring import Restoration
+    from .restoring import restore as run
+    from .runtime import Runtime
+
+    if args.plugin:
+        load_plugin(args.plugin)
+    job = Restoration(
+        args.operator,
+        args.sigma,
+        parse_options(args.operator_args),
+        args.measured,
+        tuple(args.size) if args.size else None,
+        make_recipe(DEFAULTS | flags_of(args, *RECIPE)),
+        construct(Runtime, flags_of(args, *RUNTIME), "The runtime"),
+    )
+    outcome = run(
+        args.images,
+        job,
+        args.out,
+        overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        fail=lambda failure: report(failure.error, args.debug),
+    )
+    if outcome.done and not args.dry_run:
+        print(f"Results: {', '.join(map(str, outcome.done))}, with a picture of each beside it (.png).")
+    return outcome.exit_code
+
+
+def train(args: argparse.Namespace) -> int:
+    from .config import construct, read_config
+    from .train import TrainConfig
+    from .train import train as run
+
+    settings = read_config(args.config) | flags_of(args, "data_root", "out")
+    config = construct(TrainConfig, settings, "A training")
+    if args.dry_run:
+        show(config)
+        return 0
+    folder = run(config)
+    print(f"The prior is {folder / config.name}.safetensors, with its card beside it.")
+    print(f"Next: recon reconstruct FILE --prior {folder / config.name}.safetensors")
+    return 0
+
+
+def list_names(args: argparse.Namespace) -> int:
+    from .listing import listing
+
+    print(listing([args.kind] if args.kind else LISTS))
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    from .checking import check_operator
+    from .config import load_plugin, parse_options
+    from .forward import build_operator
+
+    name = args.object
+    if args.plugin:
+        module = load_plugin(args.plugin)
+        name = name if ":" in name else f"{module}:{name}"
+    if args.dry_run:
+        print(repr(build_operator(name, parse_options(args.args))))
+        return 0
+    print(check_operator(name, parse_options(args.args)))
+    return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    from .bench import bench as run
+    from .bench import cells
+
+    if args.dry_run:
+        print("\n".join(cells(args.names)))
+        return 0
+    run(args.names, args.repetitions)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""The command line: fast help, every command, and what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from make_kspace import make_fastmri_file
+from make_prior import make_prior
+
+from recon import cli
+from recon.cli import main
+
+OPERATOR = '''
+from dataclasses import dataclass
+import torch
+from torch import Tensor
+import operators as op
+
+@dataclass(frozen=True, eq=False)
+class Convolve(op.Linear):
+    otf: Tensor
+    domain: tuple = (1, 16, 12)
+
+    def forward(self, x):
+        return torch.fft.ifft2(torch.fft.fft2(x) * self.otf).real
+
+class Example(Convolve):
+    @classmethod
+    def example(cls):
+        return cls(torch.ones(16, 12, dtype=torch.complex64))
+
+class Affine(op.Linear):
+    domain = (1, 4, 4)
+
+    def forward(self, x):
+        return x + 1
+'''
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(make_prior(tmp_path_factory.mktemp("prior")))
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = (
+        "import sys; from recon.cli import main; code = main(['--help']); "
+        "heavy = {'torch', 'numpy', 'deepinv', 'h5py', 'yaml'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy or code else 0)"
+    )
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        times.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert "reconstruct" in done.stdout
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("name", ["demo", "inspect", "reconstruct", "restore", "train", "list", "check", "bench"])
+def test_every_command_has_help_and_a_dry_run(capsys, name):
+    assert main([name, "--help"]) == 0
+    assert "--dry-run" in capsys.readouterr().out
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == 0
+    assert "recon demo" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("recon ")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("reconstuct", "reconstruct"), ("demmo", "demo")])
+def test_an_unknown_command_answers_with_the_nearest(capsys, typed, meant):
+    assert main([typed]) == 2
+    assert f'"{meant}"' in capsys.readouterr().err
+
+
+def test_the_benchmark_command_is_not_there_yet(capsys):
+    assert main(["benchmark", "x.yaml"]) == 2
+    capsys.readouterr()
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("super-resolution", "dds", "dpm++2m", "equispaced-fraction", "stochastic", "reference"):
+        assert name in out
+    assert main(["list", "solver"]) == 2
+    assert '"solvers"' in capsys.readouterr().err
+
+
+def test_inspect(tmp_path, capsys):
+    path = make_fastmri_file(tmp_path / "a.h5", recon=(16, 24), acquired=(2, 22), noise=0.01)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    for said in ("kspace (2, 4, 32, 24) complex64", "4 coils", "16 x 24", "20 of 24 lines", "reconstruction_rss", "noise"):
+        assert said in out
+
+
+def test_the_noise_of_inspect_is_the_files(tmp_path, capsys):
+    path = make_fastmri_file(tmp_path / "a.h5", 1, 4, 64, 64, recon=(32, 64), noise=0.02, scale=1e-4)
+    main(["inspect", str(path)])
+    line = next(line for line in capsys.readouterr().out.splitlines() if "noise " in line)
+    assert float(line.split()[1]) == pytest.approx(0.02e-4, rel=0.2)
+
+
+def test_reconstruct(tiny, tmp_path, capsys):
+    path = make_fastmri_file(tmp_path / "a.h5", slices=1)
+    arguments = ["reconstruct", str(path), "--accel", "2", "--center", ".3", "--prior", tiny, "--steps", "2", "--samples", "1"]
+    arguments += ["--device", "cpu", "--out", str(tmp_path / "out"), "--solver", "ddim"]
+    assert main([*arguments, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "solver: ddim" in out and "12 of 24 lines" in out and not (tmp_path / "out").exists()
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "PSNR" in out and "fastMRI" in out and "acceleration 2" in out and str(tmp_path / "out/a.h5") in out
+    assert err == ""  # the bar keeps quiet where no terminal is
+
+
+def test_reconstruct_from_a_configuration(tiny, tmp_path, capsys):
+    path = make_fastmri_file(tmp_path / "a.h5", slices=1)
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        f"prior: {tiny}\nsteps: 2\nsamples: 1\nmask: {{accel: 2, center: 0.3}}\nruntime: {{device: cpu}}\n"
+    )
+    command = ["reconstruct", str(path), "--config", str(config), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    config.write_text(config.read_text() + "stpes: 3\n")
+    assert main(command) == 2
+    assert '"steps"' in capsys.readouterr().err
+
+
+def test_a_prior_and_a_solver_of_the_users_own(tmp_path, capsys):
+    plugin = tmp_path / "my_prior.py"
+    plugin.write_text(
+        "import torch\nfrom recon.priors import Gaussian\nfrom recon.solvers import Euler\n"
+        "def smooth():\n    return Gaussian(torch.zeros(1, 32, 24), 0.1)\n"
+        "class Mine(Euler):\n    pass\n"
+    )
+    path = make_fastmri_file(tmp_path / "a.h5", slices=1)
+    command = ["reconstruct", str(path), "--plugin", str(plugin), "--prior", "my_prior:smooth", "--solver", "my_prior:Mine"]
+    assert main([*command, "--steps", "2", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+
+
+def test_check(tmp_path, capsys):
+    (tmp_path / "optics.py").write_text(OPERATOR)
+    plugin = ["--plugin", str(tmp_path / "optics.py")]
+    assert main(["check", "optics:Example", *plugin]) == 0
+    assert "All laws hold" in capsys.readouterr().out
+    assert main(["check", "Convolve", *plugin]) == 2
+    said = capsys.readouterr().err
+    assert "needs otf" in said and "otf=otf.npy" in said and "example" in said
+    np.save(tmp_path / "otf.npy", np.exp(1j * np.arange(192.0)).reshape(16, 12).astype(np.complex64))
+    assert main(["check", "optics:Convolve", *plugin, "--args", f"otf={tmp_path}/otf.npy"]) == 0
+    capsys.readouterr()
+    assert main(["check", "optics:Affine", *plugin]) == 1
+    assert "linear: measured error" in capsys.readouterr().err
+    assert main(["check", "optics:Convolv", *plugin]) == 2
+    assert '"Convolve"' in capsys.readouterr().err or "Convolve" in said
+    assert main(["check", "no_such_module:Convolve"]) == 2
+    assert "--plugin" in capsys.readouterr().err
+
+
+def images(folder):
+    y, x = np.mgrid[-1:1:32j, -1:1:24j]
+    np.save(folder / "image.npy", (np.exp(-4 * (x**2 + y**2))).astype(np.float32))
+    from PIL import Image
+
+    Image.fromarray((255 * np.exp(-4 * (x**2 + y**2))).astype(np.uint8)).save(folder / "picture.png")
+
+
+def restore(folder, prior, *arguments):
+    command = ["restore", *arguments, "--prior", prior, "--steps", "3", "--samples", "2", "--device", "cpu"]
+    return main([*map(str, command), "--out", str(folder / "out")])
+
+
+def test_restore_complex_images(tiny, tmp_path, capsys):
+    images(tmp_path)
+    files = [tmp_path / "image.npy", tmp_path / "picture.png"]
+    assert restore(tmp_path, tiny, *files, "--operator", "mri", "--operator-args", "accel=2", "mask=random") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "image.npz",
+        "image.png",
+        "picture.npz",
+        "picture.png",
+    ]
+    with np.load(tmp_path / "out/image.npz") as found:
+        assert found["samples"].shape == (2, 32, 24) and np.iscomplexobj(found["mean"])
+        assert json.loads(str(found["config"]))["operator"] == "mri"
+    assert restore(tmp_path, tiny, files[0], "--operator", "mri") == 2  # it is there already
+    capsys.readouterr()
+
+
+def test_restore_refuses_what_does_not_fit(tiny, tmp_path, capsys):
+    images(tmp_path)
+    file = tmp_path / "image.npy"
+    for arguments, said in [
+        (["--operator", "inpainting"], "acts on real images"),
+        (["--operator", "inpaintin"], '"inpainting"'),
+        (["--operator", "mri", "--operator-args", "acel=2"], '"accel"'),
+        (["--operator", "mri", "--sigma", "-1"], "sigma"),
+        (["--operator", "mri", "--measured"], "--size"),
+    ]:
+        assert restore(tmp_path, tiny, file, *arguments) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("operator", ["inpainting", "super-resolution", "blur", "denoising"])
+def test_restore_real_images(tmp_path, capsys, operator):
+    images(tmp_path)
+    real = make_prior(tmp_path, "real", complex_images=False)
+    assert restore(tmp_path, real, tmp_path / "picture.png", "--operator", operator) == 0
+    with np.load(tmp_path / "out/picture.npz") as found:
+        assert found["mean"].shape == (32, 24) and found["mean"].dtype == np.float32
+    capsys.readouterr()
+
+
+def test_restore_a_measurement_with_an_operator_of_the_users_own(tmp_path, capsys):
+    (tmp_path / "my_optics.py").write_text(OPERATOR)
+    np.save(tmp_path / "otf.npy", np.ones((16, 12), np.complex64))
+    np.save(tmp_path / "y.npy", np.random.default_rng(0).random((1, 16, 12)).astype(np.float32))
+    real = make_prior(tmp_path, "real", complex_images=False)
+    arguments = ["--operator", "my_optics:Convolve", "--operator-args", f"otf={tmp_path}/otf.npy"]
+    arguments += ["--plugin", tmp_path / "my_optics.py", "--measured", "--size", "16", "12"]
+    assert restore(tmp_path, real, tmp_path / "y.npy", *arguments) == 0
+    capsys.readouterr()
+
+
+def test_train_and_reconstruct_with_it(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", images=rng.random((6, 32, 32)).astype(np.float32))
+    config = tmp_path / "train.yaml"
+    config.write_text(
+        "name: mine\ndata: [set.npz]\nlength: {steps: 2}\nbatch: 2\ncrop: 16\n"
+        "network: {widths: [4, 8], blocks: 1, embedding: 8}\n"
+    )
+    command = ["train", str(config), "--data-root", str(tmp_path), "--out", str(tmp_path / "weights")]
+    assert main([*command, "--dry-run"]) == 0
+    assert not (tmp_path / "weights").exists()
+    assert main(command) == 0
+    prior = tmp_path / "weights/mine.safetensors"
+    assert str(prior) in capsys.readouterr().out
+    file = make_fastmri_file(tmp_path / "a.h5", slices=1)
+    again = ["reconstruct", str(file), "--prior", str(prior), "--steps", "1", "--samples", "1", "--out"]
+    assert main([*again, str(tmp_path / "out")]) == 0
+    config.write_text(config.read_text() + "bacth: 3\n")
+    assert main(command) == 2
+    assert '"batch"' in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_is_named_as_one(capsys, monkeypatch):
+    def broken(args):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "list_names", broken)
+    assert main(["list"]) == 2
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError" in said and "--debug" in said and "Traceback" not in said
+
+
+def test_bench_names(capsys):
+    assert main(["bench", "operators", "--dry-run"]) == 0
+    assert capsys.readouterr().out.split() == ["multicoil", "super-resolution", "ct"]
+    assert main(["bench", "opertors"]) == 2
+    assert '"operators"' in capsys.readouterr().err
+
+
+def test_bench_measures_in_turns():
+    from recon.bench import interleaved
+
+    order = []
+    times = interleaved(lambda: order.append("a"), lambda: order.append("b"), repetitions=2)
+    assert order == ["a", "b"] * 3 and len(times) == 2 and torch.tensor(times).min() >= 0
