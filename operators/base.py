@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -67,6 +68,11 @@ class Operator:
     def codomain(self) -> tuple[int, ...]:
         """Shape of one measurement, without the batch axis."""
         return tuple(self._zero_measurement.shape[1:])
+
+    @property
+    def measured(self) -> int:
+        """How many numbers of one measurement are measured; operators with a mask count what it lets through."""
+        return math.prod(self.codomain)
 
     @cached_property
     def complex_codomain(self) -> bool:

@@ -40,6 +40,10 @@ class Inpainting(Linear):
         self.mask = mask
         self.domain = (max(channels, len(mask)), *mask.shape[1:])
 
+    @cached_property
+    def measured(self) -> int:
+        return int(self.mask.sum()) * self.domain[0] // len(self.mask)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.mask.to(x.dtype) * x
 

@@ -46,14 +46,14 @@ class Recipe:
     samples: int = 4
     seed: int = 0
     start: str = "cg-sense"
-    sigma_start: float = 1.0
+    sigma_start: float = 0.2
     sigma_end: float = 0.01
     sigma_y: float | None = None
-    sigma_floor: float = 0.01
+    sigma_floor: float = 0.006
     sets: int = 1
     calibration: int | None = 24
     kernel: int = 6
-    crop: float | None = None
+    crop: float | None = 0.8
     soft: bool = False
 
     def __post_init__(self):
@@ -112,7 +112,16 @@ def reconstruct_slice(
     mask = torch.as_tensor(mask, device=device).expand(kspace.shape[-2:])
     y = kspace * mask
     if maps is None and len(kspace) > 1:
-        maps, _ = espirit(y, mask, recipe.calibration, recipe.kernel, crop=recipe.crop, sets=recipe.sets, soft=recipe.soft)  # fmt: skip
+        maps, _ = espirit(
+            y,
+            mask,
+            recipe.calibration,
+            recipe.kernel,
+            crop=recipe.crop,
+            sets=recipe.sets,
+            soft=recipe.soft,
+            phase="image",  # the image nearly real, as the prior knows it; no phase vortex from a coil
+        )
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
     A = MRI(mask, None if maps is None else maps.to(kspace), tuple(mask.shape) if maps is None else None)
     start = cg_sense(A, y[None])

@@ -64,9 +64,8 @@ class Problem:
 
     @property
     def measurements(self) -> int:
-        """Real numbers measured an image; operators with a mask count the sampled ones."""
-        count = getattr(self.A, "measured", None) or math.prod(self.A.codomain)
-        return count * (2 if self.A.complex_codomain else 1)
+        """Real numbers measured an image."""
+        return self.A.measured * (2 if self.A.complex_codomain else 1)
 
     def repeated(self, samples: int) -> Problem:
         """The same measurements for ``samples`` rows an image, image-major."""
