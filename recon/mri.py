@@ -39,7 +39,7 @@ class Recipe:
 
     prior: str = "brain-mri"
     sampler: str = "dds"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
+    sampler_options: dict[str, Any] = field(default_factory=lambda: {"steps": 8})
     solver: str = "renoise"
     solver_options: dict[str, Any] = field(default_factory=dict)
     steps: int = 50
@@ -51,9 +51,9 @@ class Recipe:
     sigma_y: float | None = None
     sigma_floor: float = 0.006
     sets: int = 1
-    calibration: int | None = 24
+    calibration: tuple[int, int] | None = (48, 24)
     kernel: int = 6
-    crop: float | None = 0.8
+    crop: float | None = None
     soft: bool = False
 
     def __post_init__(self):

@@ -113,10 +113,11 @@ def test_crop_soft_and_automatic():
     assert kept[inside].all() and not kept.all()
 
 
-def test_automatic_crop_splits_two_classes():
-    low, high = torch.full((50, 40), 0.4), torch.full((50, 40), 0.98)
-    assert 0.6 <= automatic_crop(torch.cat([low, high])) <= 0.95
-    assert automatic_crop(torch.cat([low + 0.3, high])) > 0.7
+def test_automatic_crop_follows_the_eigenvalues_of_the_object():
+    bright = torch.cat([torch.zeros(50, 40), torch.ones(50, 40)])
+    for inside, chosen in ((0.999, 0.98), (0.98, 0.88), (0.8, 0.6)):
+        values = torch.cat([torch.full((50, 40), 0.4), torch.full((50, 40), inside)])
+        assert automatic_crop(values, bright).item() == pytest.approx(chosen, abs=1e-6)
 
 
 @pytest.mark.parametrize(
