@@ -3,15 +3,19 @@
 Usable alone: ``A = Inpainting(mask); y = A(x); A.adjoint(y); check(A)``.
 """
 
+from . import masks
 from .base import Linear, Operator
 from .check import check
+from .coils import compress, noise_covariance, noise_level, rss, simulate_coils, whiten
 from .compose import Adjoint, Identity, Normal, PerImage, Scale, Sum
 from .ct import CT
 from .differences import Difference
 from .errors import LawBroken, OperatorError
+from .espirit import espirit
 from .fourier import Blur, fft2c, gaussian_kernel, ifft2c, motion_kernel
 from .interop import from_deepinv, to_deepinv
 from .krylov import cg, power_norm
+from .masks import make_mask
 from .mri import MRI
 from .pixels import Inpainting, SuperResolution
 
@@ -34,11 +38,20 @@ __all__ = [
     "SuperResolution",
     "cg",
     "check",
+    "compress",
+    "espirit",
     "fft2c",
     "from_deepinv",
     "gaussian_kernel",
     "ifft2c",
+    "make_mask",
+    "masks",
     "motion_kernel",
+    "noise_covariance",
+    "noise_level",
     "power_norm",
+    "rss",
+    "simulate_coils",
     "to_deepinv",
+    "whiten",
 ]

@@ -61,7 +61,9 @@ class Operator:
             kind, other = ("complex", "real") if is_complex else ("real", "complex")
             raise OperatorError(
                 f"{type(self).__name__} takes {kind} {what}s and was given {other} ones ({x.dtype}).",
-                do="Convert with torch.complex(x, zeros_like(x)), or take x.real." if is_complex else "Take x.real or x.abs().",
+                do="Convert with torch.complex(x, zeros_like(x)), or take x.real."
+                if is_complex
+                else "Take x.real or x.abs().",
             )
 
     @cached_property

@@ -61,24 +61,37 @@ class Check:
             other = self.probe(self.batch, a.domain, a.complex_domain)
             b, c = (0.7 - 1.1j, -0.4 + 0.3j) if a.complex_domain else (0.7, -1.1)
             expected = b * image + c * a.forward(other)
-            self.equal("linear", a.forward(b * x + c * other), expected, "A(b x + c z) must be b A x + c A z.")
+            self.equal(
+                "linear", a.forward(b * x + c * other), expected, "A(b x + c z) must be b A x + c A z."
+            )
             back = self.same_kind("adjoint", a.adjoint, y, x)
             self.independent("adjoint", a.adjoint, y, back)
             size = norm(image) * norm(y) + norm(x) * norm(back)
-            self.keep("<A x, y> = <x, A^H y>", (dot(image, y) - dot(x, back)).abs(), size, "adjoint() is not A^H.")
+            self.keep(
+                "<A x, y> = <x, A^H y>", (dot(image, y) - dot(x, back)).abs(), size, "adjoint() is not A^H."
+            )
             normal = self.same_kind("normal", a.normal, x, x)
             self.equal("normal = adjoint(forward)", normal, a.adjoint(image), "normal() is not A^H A.")
             solved = a.solve_normal(x, 0.5)
             if solved is not None:
                 residual = a.normal(solved) + 0.5 * solved
-                self.equal("solve_normal inverts A^H A + w I", residual, x, "solve_normal() is not its inverse.")
+                self.equal(
+                    "solve_normal inverts A^H A + w I", residual, x, "solve_normal() is not its inverse."
+                )
         derived = self.derived("forward is differentiable", lambda t: Linear.adjoint(a, t), y)
-        self.equal("adjoint = autograd's adjoint", back, derived, "adjoint() is not A^H, or forward() is cut.")
+        self.equal(
+            "adjoint = autograd's adjoint", back, derived, "adjoint() is not A^H, or forward() is cut."
+        )
         probe = y.detach().requires_grad_()
         twice = self.derived(
             "adjoint is differentiable", lambda t: torch.autograd.grad(a.adjoint(t), t, x)[0], probe
         )
-        self.equal("adjoint is differentiable", twice, image, "Its derivative must be A: build adjoint of torch calls.")
+        self.equal(
+            "adjoint is differentiable",
+            twice,
+            image,
+            "Its derivative must be A: build adjoint of torch calls.",
+        )
 
     def differentiable(self, a: Operator, x: Tensor, y: Tensor) -> None:
         probe = x.detach().requires_grad_()
@@ -107,7 +120,9 @@ class Check:
         kind = f"is {out.dtype} {tuple(out.shape)}, must be {like.dtype} {tuple(like.shape)}."
         if out.shape != like.shape or out.dtype != like.dtype or out.device != like.device:
             raise LawBroken(f"{name} keeps shape, dtype and device", wrong, 0.0, f"The result {kind}")
-        self.keep(f"{name} is finite", (~out.isfinite()).flatten(1).sum(1), 1, "NaN or infinity in the result.")
+        self.keep(
+            f"{name} is finite", (~out.isfinite()).flatten(1).sum(1), 1, "NaN or infinity in the result."
+        )
         return out
 
     def independent(self, name: str, call: Callable[[Tensor], Tensor], given: Tensor, out: Tensor) -> None:

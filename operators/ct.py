@@ -14,7 +14,6 @@ from torch import Tensor
 from .base import Linear
 from .errors import OperatorError
 
-
 # Rows of the image are stored this much longer: rows of a power of two fight over the same cache lines.
 PADDING = 8
 

@@ -27,9 +27,7 @@ class Difference(Linear):
         complex_domain: bool = False,
     ):
         if boundary not in ("neumann", "circular"):
-            raise OperatorError(
-                f"Difference has no boundary {boundary!r}.", do="Choose neumann or circular."
-            )
+            raise OperatorError(f"Difference has no boundary {boundary!r}.", do="Choose neumann or circular.")
         if not axes or not all(-len(domain) <= axis < 0 for axis in axes):
             raise OperatorError(
                 f"Difference was given axes {axes} for images {tuple(domain)}.",

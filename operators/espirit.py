@@ -101,7 +101,7 @@ def calibration_area(
     rows, columns = calibration_region(mask.expand(samples.shape[-2:]))
     if calibration is None:
         return rows, columns
-    most = calibration if isinstance(calibration, tuple) else (calibration, calibration)
+    most = (calibration, calibration) if isinstance(calibration, int) else calibration
     return within(rows, most[0], samples.shape[-2]), within(columns, most[1], samples.shape[-1])
 
 

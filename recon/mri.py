@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.coils import noise_level
+from operators.coils import noise_level, rss
 from operators.espirit import espirit
 from operators.fourier import ifft2c
 from operators.krylov import cg
@@ -89,6 +89,13 @@ class SliceResult:
     trace: list[dict[str, float]]
     seconds: float
 
+    @property
+    def support(self) -> Tensor:
+        """(H, W) bool: where a coil receives anything; elsewhere the samples are the prior's alone."""
+        if self.maps is None:
+            return torch.ones_like(self.zero_filled, dtype=torch.bool)
+        return self.maps.abs().amax((0, 1)) > 0
+
 
 def reconstruct_slice(
     kspace: Tensor,
@@ -153,7 +160,7 @@ def reconstruct_slice(
         mean=mean,
         std=magnitudes.std(0) if len(samples) > 1 else None,
         samples=magnitudes if samples.shape[1] > 1 else samples[:, 0],
-        zero_filled=ifft2c(y).abs().square().sum(0).sqrt(),
+        zero_filled=rss(ifft2c(y)),
         maps=A._sets if A.maps is not None else None,
         sigma_y=problem.sigma * scale,
         scale=scale,

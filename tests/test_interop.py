@@ -33,7 +33,7 @@ PHYSICS = {
     "Inpainting": (lambda p: p.Inpainting((1, 8, 6), mask=MASK[None]), (1, 8, 6), (1, 8, 6), (1, 8, 6)),
     "Blur": (lambda p: p.Blur(filter=KERNEL, padding="valid"), (2, 8, 6), (2, 8, 6), (2, 6, 4)),
     "BlurFFT": (lambda p: p.BlurFFT((1, 8, 6), filter=KERNEL), (1, 8, 6), (1, 8, 6), (1, 8, 6)),
-    "Downsampling": (lambda p: p.Downsampling((1, 16, 16), "bicubic", 2), (1, 16, 16), (1, 16, 16), (1, 5, 5)),
+    "Downsampling": (lambda p: p.Downsampling((1, 16, 16), "bicubic", 2), (1, 16, 16), (1, 16, 16), (1, 8, 8)),
     "Tomography": (lambda p: p.Tomography(5, 8, normalize=True), (1, 8, 8), (1, 8, 8), (1, 12, 5)),
     "MRI": (lambda p: p.MRI(mask=MASK), (2, 8, 6), (1, 8, 6), (1, 8, 6)),
     "MultiCoilMRI": (lambda p: p.MultiCoilMRI(mask=MASK, coil_maps=MAPS), (2, 8, 6), (1, 8, 6), (3, 8, 6)),
@@ -69,7 +69,9 @@ def wrapped(name: str) -> op.Linear:
 
 
 def probe(a: op.Linear, rows: int = 2, seed: int = 0) -> Tensor:
-    return randn(rows * a.images, *a.domain, seed=seed, dtype=torch.complex128 if a.complex_domain else torch.float64)
+    return randn(
+        rows * a.images, *a.domain, seed=seed, dtype=torch.complex128 if a.complex_domain else torch.float64
+    )
 
 
 def real(t: Tensor) -> Tensor:
@@ -192,8 +194,8 @@ def test_ours_move_clone_save_and_differentiate_as_their_modules_do(name):
     assert not any(t.is_complex() or t.layout != torch.strided for t in held)
     p.load_state_dict(clone.state_dict())
     x.requires_grad_()
-    torch.autograd.gradcheck(p.A, (x,))
-    torch.autograd.gradgradcheck(p.A, (x,))
+    torch.autograd.gradcheck(p.A, (x,), fast_mode=True)
+    torch.autograd.gradgradcheck(p.A, (x,), fast_mode=True)
 
 
 def test_their_solver_works_on_ours():

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 from skimage.data import shepp_logan_phantom
 from skimage.transform import iradon, radon, resize
 from tables import OPERATORS
@@ -98,8 +97,8 @@ def test_differentiates_twice(make):
     y = a(image(a, 1, seed=1)).requires_grad_()
     x.requires_grad_()
     for call, at in ((a.forward, x), (a.adjoint, y), (a.normal, x)):
-        torch.autograd.gradcheck(call, (at,))
-        torch.autograd.gradgradcheck(call, (at,))
+        torch.autograd.gradcheck(call, (at,), fast_mode=True)
+        torch.autograd.gradgradcheck(call, (at,), fast_mode=True)
     (gradient,) = torch.autograd.grad(as_real(a(x) - y.detach()).square().sum() / 2, x, create_graph=True)
     torch.testing.assert_close(gradient, a.adjoint(a(x) - y))
     (hessian,) = torch.autograd.grad(gradient, x, v := image(a, 1, seed=2))
@@ -273,8 +272,9 @@ def test_blur_of_any_size(h, w, kh, kw):
     a = op.Blur(kernel, (1, h, w))
     op.check(a, dtype=torch.float64, tol=1e-11)
     x = image(a, 1)
-    expected = ndimage.convolve(x[0, 0].numpy(), kernel.numpy(), mode="wrap", origin=[-(1 - k % 2) for k in kernel.shape])
-    torch.testing.assert_close(a(x)[0, 0], torch.as_tensor(expected))
+    (top, left), shifts = (k // 2 for k in kernel.shape), np.ndindex(*kernel.shape)
+    expected = sum(kernel[i, j] * x.roll((i - top, j - left), (-2, -1)) for i, j in shifts)
+    torch.testing.assert_close(a(x), expected)
 
 
 @once
@@ -361,13 +361,15 @@ def test_ct_measures_line_integrals(phantom):
 def test_ct_agrees_with_scikit_image(phantom):
     angles = np.arange(0.0, 180.0, 5.0)
     theirs = radon(phantom, angles, circle=False).T
-    ours = op.CT(64, angles, detectors=theirs.shape[1] + 1).to(torch.float64)(torch.as_tensor(phantom)[None, None])
+    ours = op.CT(64, angles, detectors=theirs.shape[1] + 1).to(torch.float64)(
+        torch.as_tensor(phantom)[None, None]
+    )
     # Their middle is a pixel, ours lies between two: compare at the detectors' own places.
     ours = ours[0, 0].numpy()
     grid, off = np.arange(theirs.shape[1]), np.deg2rad(angles)
     moved = np.stack(
         [
-            np.interp(grid + 0.5 - 0.5 * (np.cos(a) - np.sin(a)), np.arange(ours.shape[1]), row)
+            np.interp(grid + 0.5 + 0.5 * (np.cos(a) - np.sin(a)), np.arange(ours.shape[1]), row)
             for a, row in zip(off, ours, strict=True)
         ]
     )
@@ -399,11 +401,10 @@ def test_ct_adjoint_is_cheap_to_differentiate():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@ALL
-def test_works_on_a_gpu(make):
-    a = make()
-    x = image(a)
-    there = a.to("cuda")
-    assert there.device.type == "cuda"
-    torch.testing.assert_close(there(x.cuda()).cpu(), a(x))
-    op.check(there, dtype=torch.float64)
+def test_all_work_on_a_gpu():
+    for make in OPERATORS.values():
+        a = make()
+        x = image(a)
+        there = a.to("cuda")
+        torch.testing.assert_close(there(x.cuda()).cpu(), a(x))
+        op.check(there, dtype=torch.float64)
