@@ -208,7 +208,7 @@ def make_plan(path: Path, target: Path, settings: Settings, prior: Any, overwrit
             read_maps(settings.maps, file, index)
     elif file.maps is None and file.coils > 1:
         refuse_few_lines(file, acquisition, recipe.kernel)
-        if recipe.sets > file.coils:
+        if recipe.sets is not None and recipe.sets > file.coils:
             raise ConfigError(
                 f"{path}: {recipe.sets} sets of maps were asked for.",
                 f"It has {file.coils} coils.",

@@ -240,7 +240,7 @@ def make_recipe(settings: Mapping[str, Any]) -> Any:
             admit(str(settings[key]), registry, kind)
     for key in ("steps", "samples", "sets", "seed"):
         value = settings.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool):
+        if (not isinstance(value, int) or isinstance(value, bool)) and not (key == "sets" and value is None):
             raise ConfigError(f"{key} is {value!r}.", "It is a whole number.")
     recipe = construct(Recipe, settings, "A recipe")
     construct(SOLVERS[recipe.solver], recipe.solver_options, f"The solver {recipe.solver}")

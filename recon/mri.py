@@ -33,8 +33,8 @@ class Recipe:
     ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
     the normalised image, whose 99.5 percentile is 1). ``sigma_y``: noise a real component in the
     file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
-    from a few central lines explain the data no better. ``sets``, ``calibration``, ``kernel``,
-    ``crop`` and ``soft``: as in `operators.espirit`.
+    from a few central lines explain the data no better. ``sets`` of maps: None for `needed_sets`.
+    ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
     """
 
     prior: str = "brain-mri"
@@ -50,7 +50,7 @@ class Recipe:
     sigma_end: float = 0.01
     sigma_y: float | None = None
     sigma_floor: float = 0.006
-    sets: int = 1
+    sets: int | None = None
     calibration: tuple[int, int] | None = (48, 24)
     kernel: int = 6
     crop: float | None = None
@@ -64,7 +64,7 @@ class Recipe:
         if self.solver not in SOLVERS:
             raise unknown("solver", self.solver, SOLVERS)
         for name in ("steps", "samples", "sets"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
 
 
@@ -125,10 +125,11 @@ def reconstruct_slice(
             recipe.calibration,
             recipe.kernel,
             crop=recipe.crop,
-            sets=recipe.sets,
+            sets=recipe.sets or 2,
             soft=recipe.soft,
             phase="image",  # the image nearly real, as the prior knows it; no phase vortex from a coil
         )
+        maps = maps[: recipe.sets or needed_sets(maps)]
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
     A = MRI(mask, None if maps is None else maps.to(kspace), tuple(mask.shape) if maps is None else None)
     start = cg_sense(A, y[None])
@@ -159,7 +160,7 @@ def reconstruct_slice(
     return SliceResult(
         mean=mean,
         std=magnitudes.std(0) if len(samples) > 1 else None,
-        samples=magnitudes if samples.shape[1] > 1 else samples[:, 0],
+        samples=magnitudes.to(samples.dtype) if samples.shape[1] > 1 else samples[:, 0],
         zero_filled=rss(ifft2c(y)),
         maps=A._sets if A.maps is not None else None,
         sigma_y=problem.sigma * scale,
@@ -168,6 +169,15 @@ def reconstruct_slice(
         trace=result.trace,
         seconds=time.monotonic() - started,
     )
+
+
+def needed_sets(maps: Tensor) -> int:
+    """2 where a second map (2, coils, H, W) fits in at least 1 % of the support of the first, else 1.
+
+    An object wider than the field of view folds over itself; there no single map is right.
+    """
+    first, second = maps.abs().amax(1) > 0
+    return 2 if (first & second).sum() >= 0.01 * first.sum() else 1
 
 
 def grid_of(recipe: Recipe, prior) -> list[float]:

@@ -27,7 +27,7 @@ FLOORS = [
     {"mri", "acquisition", "train"},
     {"config"},
     {"forward"},
-    {"app", "report", "bench", "restoring", "inspecting", "checking", "listing"},
+    {"app", "report", "bench", "evaluation", "restoring", "inspecting", "checking", "listing"},
     {"cli"},
 ]
 FLOOR = {module: height for height, modules in enumerate(FLOORS) for module in modules}
