@@ -48,9 +48,7 @@ def cg(
     return x
 
 
-def power_norm(
-    normal: Callable[[Tensor], Tensor], like: Tensor, steps: int = 50, seed: int = 0
-) -> Tensor:
+def power_norm(normal: Callable[[Tensor], Tensor], like: Tensor, steps: int = 50, seed: int = 0) -> Tensor:
     """``||A||_2`` by power iteration on ``normal(x) = A^H A x``; ``like`` is one image (1, ...)."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)

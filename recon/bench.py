@@ -19,6 +19,7 @@ from operators.mri import MRI
 
 from .config import make_prior
 from .errors import unknown
+from .mri import Recipe
 from .networks.load import build_prior, shipped
 from .networks.unet import UNet
 from .noise import Noise
@@ -146,7 +147,7 @@ class CountedMRI(MRI):
 
 def dds(repetitions: int) -> list[Row]:
     """20 steps of DDS against its 20 network calls and its normal operators, bare."""
-    steps, size = 20, 320
+    steps, size, recipe = 20, 320, Recipe()
     prior, mask = network(), make_mask("equispaced-fraction", (size, size), 4).float()
     A = CountedMRI(mask, coils(8, size))
     truth = Noise(0)(torch.zeros(1, 1, size, size, dtype=torch.complex64), 0)
@@ -154,7 +155,14 @@ def dds(repetitions: int) -> list[Row]:
 
     def ours() -> object:
         return sample(
-            problem, prior, DDS(prior), "renoise", steps, 1, init=problem.backprojection, sigma_start=1.0
+            problem,
+            prior,
+            DDS(prior, **recipe.sampler_options),
+            recipe.solver,
+            steps,
+            1,
+            init=problem.backprojection,
+            sigma_start=1.0,
         )
 
     def networks() -> None:

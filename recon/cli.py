@@ -168,7 +168,10 @@ def add_reconstruct(commands: Any) -> None:
         "--maps", metavar="FILE", help="sensitivity maps (default: estimated from the central lines)"
     )
     g.add_argument(
-        "--sets", type=int, metavar="N", help="sets of maps; by default 2 where the object is wider than the image, else 1"
+        "--sets",
+        type=int,
+        metavar="N",
+        help="sets of maps; by default 2 where the object is wider than the image, else 1",
     )
     add_sampling(p)
     p.add_argument("--config", metavar="NAME|FILE", help="settings in YAML, or a preset; flags go first")

@@ -88,7 +88,7 @@ def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str 
         for key, value in options.items()
     }
     try:
-        return target(**settled)
+        return target(**settled)  # pyright: ignore[reportCallIssue]
     except (TypeError, AttributeError) as error:
         raise ConfigError(
             f"{what} cannot be made from {dict(options)}.",

@@ -50,7 +50,7 @@ def compare(path: Path, recipe: Recipe, prior, runtime: Runtime, say: Say = prin
     say("| case | lines | method | network calls | PSNR | SSIM | PSNR, fastMRI | s |")
     say("|---|---|---|---|---|---|---|---|")
     for case, name, accel, center in CASES:
-        mask = make_mask(name, tuple(kspace.shape[-2:]), accel, center, path.name)
+        mask = make_mask(name, (kspace.shape[-2], kspace.shape[-1]), accel, center, path.name)
         for method, calls, image, seconds in methods(kspace, mask, reference, recipe, prior, runtime):
             row = (case, int(mask[0].sum()), method, calls)
             numbers = [scaled_psnr(image, reference), scaled_ssim(image, reference), psnr(image, reference)]
@@ -111,11 +111,9 @@ def calibrate(
         shares = []
         for index in chosen.tolist():
             coils = coil_images(images[index], index)
-            mask = make_mask(name, tuple(coils.shape[-2:]), accel, center, f"slice {index}")
+            mask = make_mask(name, (coils.shape[-2], coils.shape[-1]), accel, center, f"slice {index}")
             noise = 0.01 * Noise(1, (index,))(coils[None], 0)[0]
-            result = reconstruct_slice(
-                fft2c(coils) + noise, mask, recipe, prior, runtime, slice_index=index
-            )
+            result = reconstruct_slice(fft2c(coils) + noise, mask, recipe, prior, runtime, slice_index=index)
             reference = rss(coils)
             share = coverage(reference, result.samples, mask=object_mask(reference)).value
             shares.append(share)
@@ -130,7 +128,7 @@ def coil_images(magnitude: Tensor, seed: int) -> Tensor:
     magnitude = magnitude / torch.quantile(magnitude.flatten(), 0.995)
     generator = torch.Generator().manual_seed(seed)
     phase = smooth_field(1, max(magnitude.shape), generator)[0, 0, : magnitude.shape[0], : magnitude.shape[1]]
-    return simulate_coils(8, tuple(magnitude.shape)) * torch.polar(magnitude, phase)
+    return simulate_coils(8, (magnitude.shape[0], magnitude.shape[1])) * torch.polar(magnitude, phase)
 
 
 def found(data: Path, *names: str) -> Path:

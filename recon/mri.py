@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from operators.base import Linear
 from operators.coils import noise_level, rss
+from operators.compose import PerImage
 from operators.espirit import espirit
 from operators.fourier import ifft2c
 from operators.krylov import cg
 from operators.mri import MRI
 
 from .errors import ConfigError, unknown
+from .grids import karras
 from .posteriors import POSTERIORS
 from .problem import Problem
 from .runtime import Runtime
-from .sampling import sample
+from .sampling import Result, sample
 from .solvers import SOLVERS
 
 STARTS = ("noise", "zero-filled", "cg-sense")
@@ -97,26 +100,33 @@ class SliceResult:
         return self.maps.abs().amax((0, 1)) > 0
 
 
-def reconstruct_slice(
-    kspace: Tensor,
-    mask: Tensor,
-    recipe: Recipe,
-    prior,
-    runtime: Runtime | None = None,
-    *,
-    slice_index: int = 0,
-    maps: Tensor | None = None,
-    watch: Callable | None = None,
-) -> SliceResult:
-    """Samples of p(image | k-space) of one slice: kspace (coils, H, W) complex, mask (W,) or (H, W).
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """A slice in the prior's units: the image over ``scale``, measurements in units of their noise.
 
-    ``y = M kspace / scale``; maps by ESPIRiT from the central lines unless given; noise level from
-    k-space; ``scale`` from a regularised CG-SENSE image; then `recon.sample`.
+    ``A`` holds ``1 / noise`` in its maps, so that slices of different noise make one problem.
+    ``start`` (sets, H, W) is the image the sampler starts from; ``noise`` a real component, relative to
+    ``scale``.
     """
-    started = time.monotonic()
-    device = (runtime or Runtime(device="cpu")).torch_device()
-    kspace = kspace.to(device)
-    mask = torch.as_tensor(mask, device=device).expand(kspace.shape[-2:])
+
+    index: int
+    A: Linear
+    y: Tensor
+    start: Tensor
+    scale: float
+    noise: float
+    maps: Tensor | None
+    zero_filled: Tensor
+
+
+def normalise(
+    kspace: Tensor, mask: Tensor, recipe: Recipe, *, index: int = 0, maps: Tensor | None = None
+) -> Normalised:
+    """``y = M kspace``; maps by ESPIRiT from its centre unless given, noise from its periphery, scale from CG-SENSE.
+
+    kspace (coils, H, W) complex; mask (W,) or (H, W), true where sampled; maps (sets, coils, H, W).
+    """
+    mask = torch.as_tensor(mask, device=kspace.device).expand(kspace.shape[-2:])
     y = kspace * mask
     if maps is None and len(kspace) > 1:
         maps, _ = espirit(
@@ -130,45 +140,91 @@ def reconstruct_slice(
             phase="image",  # the image nearly real, as the prior knows it; no phase vortex from a coil
         )
         maps = maps[: recipe.sets or needed_sets(maps)]
+    if maps is not None:
+        maps = maps.to(kspace)
+        A = MRI(mask, maps)
+    else:
+        A = MRI(mask.to(kspace.real.dtype))
+    sense = cg_sense(A, y[None])
+    scale = float(torch.quantile(combined(sense)[0].flatten().float(), 0.995))
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
-    A = MRI(mask, None if maps is None else maps.to(kspace), tuple(mask.shape) if maps is None else None)
-    start = cg_sense(A, y[None])
-    scale = float(torch.quantile(combined(start)[0].flatten().float(), 0.995))
-    problem = Problem(A, y[None] / scale, max(sigma_y / scale, recipe.sigma_floor))
-    init = {
-        "noise": None,
-        "zero-filled": problem.backprojection,
-        "cg-sense": start / scale,
-    }[recipe.start]
+    noise = max(sigma_y / scale, recipe.sigma_floor)
+    start = {"noise": torch.zeros_like, "cg-sense": torch.clone, "zero-filled": lambda _: A.adjoint(y[None])}
+    return Normalised(
+        index,
+        (1 / noise) * A if maps is None else MRI(mask, maps / noise),
+        y / (scale * noise),
+        start[recipe.start](sense)[0] / scale,
+        scale,
+        noise,
+        maps,
+        rss(ifft2c(y)),
+    )
+
+
+def reconstruct_slices(
+    slices: Sequence[Normalised], recipe: Recipe, prior, watch: Callable | None = None
+) -> list[SliceResult]:
+    """Samples of p(image | k-space) of slices of one size, all through the network together; see `recon.sample`.
+
+    A slice's samples do not depend on the others: its noise is its index's, its CG steps its own.
+    """
+    started = time.monotonic()
+    A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
+    top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
     result = sample(
-        problem,
+        Problem(A, torch.stack([s.y for s in slices]), sigma=1.0),
         prior,
         POSTERIORS[recipe.sampler](prior, **recipe.sampler_options),
         SOLVERS[recipe.solver](**recipe.solver_options),
         recipe.steps,
         recipe.samples,
         recipe.seed,
-        grid=grid_of(recipe, prior),
-        init=init,
-        sigma_start=None if init is None else recipe.sigma_start,
-        images=(slice_index,),
+        grid=karras(recipe.steps, top, min(recipe.sigma_end, top / 2)),
+        init=torch.stack([s.start for s in slices]),
+        images=tuple(s.index for s in slices),
         watch=watch,
     )
-    samples = scale * result.samples[0]
-    mean = combined(samples.mean(0, keepdim=True))[0] if samples.shape[1] > 1 else samples.mean(0)[0]
+    seconds = (time.monotonic() - started) / len(slices)
+    return [
+        in_file_units(s, samples, result, seconds) for s, samples in zip(slices, result.samples, strict=True)
+    ]
+
+
+def in_file_units(s: Normalised, samples: Tensor, result: Result, seconds: float) -> SliceResult:
+    samples = s.scale * samples
+    several = samples.shape[1] > 1
     magnitudes = combined(samples)
+    mean = samples.mean(0)
     return SliceResult(
-        mean=mean,
+        mean=combined(mean[None])[0] if several else mean[0],
         std=magnitudes.std(0) if len(samples) > 1 else None,
-        samples=magnitudes.to(samples.dtype) if samples.shape[1] > 1 else samples[:, 0],
-        zero_filled=rss(ifft2c(y)),
-        maps=A._sets if A.maps is not None else None,
-        sigma_y=problem.sigma * scale,
-        scale=scale,
+        samples=magnitudes.to(samples.dtype) if several else samples[:, 0],
+        zero_filled=s.zero_filled,
+        maps=s.maps,
+        sigma_y=s.noise * s.scale,
+        scale=s.scale,
         network_calls=result.network_calls,
         trace=result.trace,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )
+
+
+def reconstruct_slice(
+    kspace: Tensor,
+    mask: Tensor,
+    recipe: Recipe,
+    prior,
+    runtime: Runtime | None = None,
+    *,
+    slice_index: int = 0,
+    maps: Tensor | None = None,
+    watch: Callable | None = None,
+) -> SliceResult:
+    """`normalise` and `reconstruct_slices` of one slice, on the runtime's device."""
+    device = (runtime or Runtime(device="cpu")).torch_device()
+    one = normalise(kspace.to(device), mask, recipe, index=slice_index, maps=maps)
+    return reconstruct_slices([one], recipe, prior, watch)[0]
 
 
 def needed_sets(maps: Tensor) -> int:
@@ -178,14 +234,6 @@ def needed_sets(maps: Tensor) -> int:
     """
     first, second = maps.abs().amax(1) > 0
     return 2 if (first & second).sum() >= 0.01 * first.sum() else 1
-
-
-def grid_of(recipe: Recipe, prior) -> list[float]:
-    """Karras levels from the start of the recipe down to ``sigma_end``, then 0."""
-    from .grids import karras
-
-    top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
-    return karras(recipe.steps, top, min(recipe.sigma_end, top / 2))
 
 
 def cg_sense(A: MRI, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor:

@@ -39,7 +39,9 @@ class Noise:
 
     def __call__(self, like: Tensor, step: int, stream: str = "step") -> Tensor:
         rows = [
-            standard_normal((self.seed, self.images[row // self.samples], row % self.samples, step, stream), like)
+            standard_normal(
+                (self.seed, self.images[row // self.samples], row % self.samples, step, stream), like
+            )
             for row in range(len(like))
         ]
         return torch.stack(rows).to(device=like.device, dtype=like.dtype)

@@ -43,7 +43,9 @@ class Problem:
                 f"{A!r} gives {'complex' if A.complex_codomain else 'real'} measurements.",
             )
         if y.device.type != A.device.type and A._tensors():
-            raise ConfigError(f"y is on {y.device}, the operator on {A.device}.", do="Move one with .to(device).")
+            raise ConfigError(
+                f"y is on {y.device}, the operator on {A.device}.", do="Move one with .to(device)."
+            )
         if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
             raise ConfigError("y contains NaN or infinity.", "No reconstruction of it would mean anything.", "Find out where the acquisition broke; mask what is missing in the operator instead.")  # fmt: skip
         if not (math.isfinite(self.sigma) and self.sigma >= 0):

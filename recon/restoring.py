@@ -150,7 +150,9 @@ def restore_one(target: Path, y: Tensor, A: Operator, job: Restoration, prior: A
     std = samples.abs().std(0) if len(samples) > 1 else torch.full(mean.shape, torch.nan)
     settings = {"operator": job.operator, "options": {k: str(v) for k, v in job.options.items()}}
     settings |= {"sigma": job.sigma, "measured": job.measured, **asdict(recipe)}
-    arrays: dict[str, Any] = dict(mean=mean.numpy(), std=std.numpy(), samples=samples.numpy(), measurement=y[0].cpu().numpy())
+    arrays: dict[str, Any] = dict(
+        mean=mean.numpy(), std=std.numpy(), samples=samples.numpy(), measurement=y[0].cpu().numpy()
+    )
     write_whole(target, lambda file: np.savez(file, config=json.dumps(settings), **arrays))
     write_whole(target.with_suffix(".png"), lambda file: save_picture(file, mean))
 

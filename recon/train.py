@@ -130,9 +130,7 @@ def train(config: TrainConfig, *, log=print) -> Path:
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     optimizer = Muon(network.parameters(), lr=config.lr, lr_vectors=config.lr_vectors)
     checkpoint = out / "checkpoint.safetensors"
-    step, elapsed = (
-        restore(checkpoint, network, average, optimizer) if checkpoint.is_file() else (0, 0.0)
-    )
+    step, elapsed = restore(checkpoint, network, average, optimizer) if checkpoint.is_file() else (0, 0.0)
     if step:
         log(f"going on from step {step} ({elapsed / 60:.1f} minutes) of {checkpoint}")
     network.train()
@@ -219,7 +217,10 @@ def denoising_curve(model: EDM, images: Tensor, config: TrainConfig) -> dict[str
     noise = torch.randn(clean.shape, generator=generator)
     curve = {}
     for sigma in CURVE_SIGMAS:
-        error = [(model(c + sigma * n, sigma) - c).square() for c, n in zip(clean.split(4), noise.split(4), strict=True)]
+        error = [
+            (model(c + sigma * n, sigma) - c).square()
+            for c, n in zip(clean.split(4), noise.split(4), strict=True)
+        ]
         curve[str(sigma)] = round(-10 * math.log10(torch.cat(error).mean().item()), 2)
     return curve
 

@@ -25,6 +25,13 @@ def tiny(tmp_path_factory):
     return str(make_prior(tmp_path_factory.mktemp("prior")))
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Pictures cost half a second each, and one test looks at them."""
+    if request.node.name != "test_what_is_written":
+        monkeypatch.setattr(app, "save_panel", lambda *a, **k: None)
+
+
 def settings(tiny, *, accel=2, center=0.3, **recipe):
     recipe = {"steps": 2, "samples": 2, **recipe}
     return Settings(Recipe(prior=tiny, **recipe), MaskChoice(accel=accel, center=center), runtime=CPU)
@@ -77,7 +84,9 @@ def test_zero_filled_is_the_image_of_the_masked_kspace(tiny, tmp_path):
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(tiny, tmp_path, monkeypatch):
-    files = [make_fastmri_file(tmp_path / f"{n}.h5", slices=3, noise=0.01, seed=i) for i, n in enumerate("ab")]
+    files = [
+        make_fastmri_file(tmp_path / f"{n}.h5", slices=3, noise=0.01, seed=i) for i, n in enumerate("ab")
+    ]
     reconstruct(files, settings(tiny), tmp_path / "whole", say=quiet)
     real, calls = app.reconstruct_slice, []
 
@@ -137,24 +146,28 @@ def test_no_memory_says_what_to_do_and_leaves_nothing(tiny, tmp_path, monkeypatc
     files = [make_fastmri_file(tmp_path / f"{n}.h5") for n in "ab"]
     real = app.reconstruct_slice
     errors = [
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."
+        ),
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
     ]
     for error in errors:
+        left = [error]
 
-        def fails_once(kspace, *arguments, error=error, **options):
-            if not failed:
-                failed.append(True)
-                raise error
-            return real(kspace, *arguments, **options)
+        def fails_once(*arguments, left=left, **options):
+            if left:
+                raise left.pop()
+            return real(*arguments, **options)
 
-        failed: list[bool] = []
         monkeypatch.setattr(app, "reconstruct_slice", fails_once)
         out = tmp_path / type(error).__name__
         outcome = reconstruct(files, settings(tiny), out, say=quiet)
         assert outcome.exit_code == 1
-        assert "not enough memory" in str(outcome.failures[0].error) and "--chunk" in outcome.failures[0].error.do
+        assert (
+            "not enough memory" in str(outcome.failures[0].error)
+            and "--chunk" in outcome.failures[0].error.do
+        )
         assert not (out / "a.h5.part").exists() and (out / "b.h5").exists()
 
 
@@ -192,7 +205,9 @@ def test_two_inputs_with_one_name_are_refused(tiny, tmp_path):
 def test_a_prior_of_real_images_is_refused(tmp_path):
     real = make_prior(tmp_path, "real", complex_images=False)
     with pytest.raises(ConfigError, match="real images"):
-        reconstruct([make_fastmri_file(tmp_path / "a.h5")], Settings(Recipe(prior=str(real)), runtime=CPU), tmp_path)
+        reconstruct(
+            [make_fastmri_file(tmp_path / "a.h5")], Settings(Recipe(prior=str(real)), runtime=CPU), tmp_path
+        )
 
 
 def test_maps_of_the_file_and_of_another_agree(tiny, tmp_path):
@@ -290,7 +305,9 @@ def test_flags_go_before_the_configuration():
     assert settle({"mask": "poisson"}, {}).mask == MaskChoice("poisson")
 
 
-@pytest.mark.parametrize("config", [{"stepps": 1}, {"mask": {"acel": 4}}, {"runtime": {"chunks": 1}}, {"lenght": 1}])
+@pytest.mark.parametrize(
+    "config", [{"stepps": 1}, {"mask": {"acel": 4}}, {"runtime": {"chunks": 1}}, {"lenght": 1}]
+)
 def test_a_misspelt_key_is_refused(config):
     with pytest.raises(ConfigError, match="no setting"):
         settle(config, {})

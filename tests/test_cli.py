@@ -17,7 +17,7 @@ from make_prior import make_prior
 from recon import cli
 from recon.cli import main
 
-OPERATOR = '''
+OPERATOR = """
 from dataclasses import dataclass
 import torch
 from torch import Tensor
@@ -41,12 +41,18 @@ class Affine(op.Linear):
 
     def forward(self, x):
         return x + 1
-'''
+"""
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return str(make_prior(tmp_path_factory.mktemp("prior")))
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They cost half a second each."""
+    monkeypatch.setattr("recon.app.save_panel", lambda *a, **k: None)
 
 
 def test_help_is_fast_and_imports_nothing_heavy():
@@ -65,7 +71,9 @@ def test_help_is_fast_and_imports_nothing_heavy():
     assert min(times) < 0.3
 
 
-@pytest.mark.parametrize("name", ["demo", "inspect", "reconstruct", "restore", "train", "list", "check", "bench"])
+@pytest.mark.parametrize(
+    "name", ["demo", "inspect", "reconstruct", "restore", "train", "list", "check", "bench"]
+)
 def test_every_command_has_help_and_a_dry_run(capsys, name):
     assert main([name, "--help"]) == 0
     assert "--dry-run" in capsys.readouterr().out
@@ -102,7 +110,14 @@ def test_inspect(tmp_path, capsys):
     path = make_fastmri_file(tmp_path / "a.h5", recon=(16, 24), acquired=(2, 22), noise=0.01)
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
-    for said in ("kspace (2, 4, 32, 24) complex64", "4 coils", "16 x 24", "20 of 24 lines", "reconstruction_rss", "noise"):
+    for said in (
+        "kspace (2, 4, 32, 24) complex64",
+        "4 coils",
+        "16 x 24",
+        "20 of 24 lines",
+        "reconstruction_rss",
+        "noise",
+    ):
         assert said in out
 
 
@@ -115,14 +130,29 @@ def test_the_noise_of_inspect_is_the_files(tmp_path, capsys):
 
 def test_reconstruct(tiny, tmp_path, capsys):
     path = make_fastmri_file(tmp_path / "a.h5", slices=1)
-    arguments = ["reconstruct", str(path), "--accel", "2", "--center", ".3", "--prior", tiny, "--steps", "2", "--samples", "1"]
+    arguments = [
+        "reconstruct",
+        str(path),
+        "--accel",
+        "2",
+        "--center",
+        ".3",
+        "--prior",
+        tiny,
+        "--steps",
+        "2",
+        "--samples",
+        "1",
+    ]
     arguments += ["--device", "cpu", "--out", str(tmp_path / "out"), "--solver", "ddim"]
     assert main([*arguments, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "solver: ddim" in out and "12 of 24 lines" in out and not (tmp_path / "out").exists()
     assert main(arguments) == 0
     out, err = capsys.readouterr()
-    assert "PSNR" in out and "fastMRI" in out and "acceleration 2" in out and str(tmp_path / "out/a.h5") in out
+    assert (
+        "PSNR" in out and "fastMRI" in out and "acceleration 2" in out and str(tmp_path / "out/a.h5") in out
+    )
     assert err == ""  # the bar keeps quiet where no terminal is
 
 
@@ -147,7 +177,16 @@ def test_a_prior_and_a_solver_of_the_users_own(tmp_path, capsys):
         "class Mine(Euler):\n    pass\n"
     )
     path = make_fastmri_file(tmp_path / "a.h5", slices=1)
-    command = ["reconstruct", str(path), "--plugin", str(plugin), "--prior", "my_prior:smooth", "--solver", "my_prior:Mine"]
+    command = [
+        "reconstruct",
+        str(path),
+        "--plugin",
+        str(plugin),
+        "--prior",
+        "my_prior:smooth",
+        "--solver",
+        "my_prior:Mine",
+    ]
     assert main([*command, "--steps", "2", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     capsys.readouterr()
 
@@ -187,7 +226,9 @@ def restore(folder, prior, *arguments):
 def test_restore_complex_images(tiny, tmp_path, capsys):
     images(tmp_path)
     files = [tmp_path / "image.npy", tmp_path / "picture.png"]
-    assert restore(tmp_path, tiny, *files, "--operator", "mri", "--operator-args", "accel=2", "mask=random") == 0
+    assert (
+        restore(tmp_path, tiny, *files, "--operator", "mri", "--operator-args", "accel=2", "mask=random") == 0
+    )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "image.npz",
         "image.png",

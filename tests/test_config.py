@@ -71,7 +71,9 @@ def test_an_unknown_preset_answers_with_the_nearest():
 
 
 def test_a_recipe_is_checked_before_anything_runs():
-    assert config.make_recipe({"solver": "ddim", "solver_options": {"eta": 0.5}}).solver_options == {"eta": 0.5}
+    assert config.make_recipe({"solver": "ddim", "solver_options": {"eta": 0.5}}).solver_options == {
+        "eta": 0.5
+    }
     for settings, said in [
         ({"solver": "dimm"}, "ddim"),
         ({"sampler": "dsd"}, "dds"),
@@ -113,7 +115,11 @@ def test_a_plugin_is_imported_under_its_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "text", "said"),
-    [("my_plugin_b.py", "1 +", "failed"), ("torch.py", "", "name of a module"), ("my_plugin_c.txt", "", "no .py")],
+    [
+        ("my_plugin_b.py", "1 +", "failed"),
+        ("torch.py", "", "name of a module"),
+        ("my_plugin_c.txt", "", "no .py"),
+    ],
 )
 def test_a_plugin_that_cannot_be_imported_is_refused(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
@@ -122,7 +128,9 @@ def test_a_plugin_that_cannot_be_imported_is_refused(tmp_path, name, text, said)
 
 
 def test_a_solver_of_the_users_own(tmp_path):
-    (tmp_path / "my_plugin_d.py").write_text("from recon.solvers import Euler\n\nclass Mine(Euler):\n    pass\n")
+    (tmp_path / "my_plugin_d.py").write_text(
+        "from recon.solvers import Euler\n\nclass Mine(Euler):\n    pass\n"
+    )
     config.load_plugin(tmp_path / "my_plugin_d.py")
     assert isinstance(config.make_recipe({"solver": "my_plugin_d:Mine"}), Recipe)
     with pytest.raises(ConfigError, match="cannot be imported"):

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from skimage.data import shepp_logan_phantom
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+PICTURE = "picture"  # of data that do not ship: here it is drawn of a phantom instead
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example(path, capsys):
+def test_example_is_short(path):
     assert len(path.read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem != PICTURE], ids=lambda path: path.stem)
+def test_example(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path)])
     names = runpy.run_path(str(path), run_name="__main__")
     assert names["error"] < names["baseline"]
-    assert "error" in capsys.readouterr().out or path.stem == "your_solver"
+    assert capsys.readouterr().out
+
+
+def test_picture(tmp_path, monkeypatch):
+    source, out = tmp_path / "slices.npz", tmp_path / "out" / "brain.png"
+    phantom = (1000 * shepp_logan_phantom()[::4, ::4]).astype(np.uint16)
+    np.savez(source, images=np.stack([phantom] * 5))
+    script = next(path for path in EXAMPLES if path.stem == PICTURE)
+    monkeypatch.setattr(sys, "argv", [str(script), str(source), str(out)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert out.read_bytes().startswith(b"\x89PNG")

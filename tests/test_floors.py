@@ -36,7 +36,10 @@ MODULES = {
     for package in ("operators", "recon")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-SOURCES = [*MODULES.values(), *(p for d in ("tests", "examples", "data") for p in sorted((ROOT / d).glob("*.py")))]
+SOURCES = [
+    *MODULES.values(),
+    *(p for d in ("tests", "examples", "data") for p in sorted((ROOT / d).glob("*.py"))),
+]
 
 
 def imports(path: Path, module: str) -> set[str]:
@@ -78,7 +81,9 @@ def test_only_declared_edges_reach_deepinv():
     users = {module for module, path in MODULES.items() if "operators.interop" in imports(path, module)}
     assert users == {"operators", "operators.base"}
     tree = ast.parse(MODULES["operators.base"].read_text())
-    assert not [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "interop"], "import it lazily"
+    assert not [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "interop"], (
+        "import it lazily"
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -95,12 +100,16 @@ def test_every_solver_and_sampler_has_a_row():
 
 def test_every_operator_has_a_row():
     def kinds(operator) -> set[type]:
-        parts = [v for value in vars(operator).values() for v in (value if isinstance(value, tuple) else (value,))]
+        parts = [
+            v for value in vars(operator).values() for v in (value if isinstance(value, tuple) else (value,))
+        ]
         inner = [kinds(part) for part in parts if isinstance(part, operators.Operator)]
         return set(type(operator).__mro__).union(*inner)
 
     tested = set().union(*(kinds(make()) for make in tables.OPERATORS.values()))
-    homes = [importlib.import_module(m) for m in MODULES if m.startswith("operators.") and m != "operators.interop"]
+    homes = [
+        importlib.import_module(m) for m in MODULES if m.startswith("operators.") and m != "operators.interop"
+    ]
     defined = {value for home in homes for value in vars(home).values() if isinstance(value, type)}
     missing = {kind.__name__ for kind in defined - tested if issubclass(kind, operators.Operator)}
     assert not missing, f"rows are missing in tests/tables.py: {missing}"
@@ -121,7 +130,9 @@ def test_nothing_is_unpickled():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-                assert not names & {"pickle", "dill", "cloudpickle", "joblib", "marshal"}, f"{where}:{node.lineno}"
+                assert not names & {"pickle", "dill", "cloudpickle", "joblib", "marshal"}, (
+                    f"{where}:{node.lineno}"
+                )
             elif isinstance(node, ast.Call):
                 given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
                 assert not given.get("allow_pickle"), f"{where}:{node.lineno} allow_pickle"

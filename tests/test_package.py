@@ -24,7 +24,9 @@ def installed(tmp_path_factory) -> Path:
         else:
             shutil.copy(ROOT / name, source / name)
     build = "import sys, setuptools.build_meta as b; b.build_wheel(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", build, str(source)], cwd=source, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(source)], cwd=source, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(source.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
@@ -39,7 +41,9 @@ def test_every_module_is_inside(installed):
 
 def test_weights_and_cards_are_inside(installed):
     weights = {path.name for path in (installed / "recon" / "weights").iterdir()}
-    assert weights == {p.name for p in (ROOT / "recon" / "weights").iterdir() if p.suffix in (".safetensors", ".json")}
+    assert weights == {
+        p.name for p in (ROOT / "recon" / "weights").iterdir() if p.suffix in (".safetensors", ".json")
+    }
     assert {"brain-mri.safetensors", "brain-mri.json"} <= weights
 
 
@@ -52,7 +56,11 @@ def test_presets_and_demo_are_found(installed):
     found = [Path(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
     assert all(path.is_relative_to(installed) for path in found)
-    assert {path.name for path in found[1:]} == {path.name for path in (ROOT / "configs").glob("*.yaml")} != set()
+    assert (
+        {path.name for path in found[1:]}
+        == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+        != set()
+    )
 
 
 def test_the_command_is_declared(installed):

@@ -49,7 +49,9 @@ def build_prior(card: dict[str, Any], tensors: dict) -> Prior:
     options = {key: value for key, value in card["network"].items() if key != "kind"}
     network = UNet(**options)
     network.load_state_dict({key: value.float() for key, value in tensors.items()})
-    model = EDM(network.eval().requires_grad_(False), card["sigma_data"], card["sigma_min"], card["sigma_max"])
+    model = EDM(
+        network.eval().requires_grad_(False), card["sigma_data"], card["sigma_min"], card["sigma_max"]
+    )
     plain = Prior(model, of=model, data_var=card["sigma_data"] ** 2, card=card)
     prior = as_complex(plain) if card["complex_images"] else plain
     prior.module = model

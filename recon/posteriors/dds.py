@@ -50,8 +50,7 @@ class DDS(Posterior):
 
     def admit(self, problem: Problem) -> None:
         super().admit(problem)
-        blank = problem.backprojection[:1]
-        self.closed_form = problem.A.solve_normal(torch.zeros_like(blank), 1.0) is not None
+        self.closed_form = cast(Linear, problem.A).solve_normal(torch.zeros_like(problem.backprojection), 1.0) is not None
 
     def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:
         prior = self.prior(x, sigma)
@@ -74,7 +73,7 @@ class DDS(Posterior):
         if lam == 0:
             return cg(A.normal, b, prior, self.steps, self.tol)
         if self.closed_form:  # for the misfit, a small right side: less is lost to rounding
-            return prior + A.solve_normal(b - A.normal(prior), lam)
+            return prior + cast(Tensor, A.solve_normal(b - A.normal(prior), lam))
         return cg(lambda v: A.normal(v) + lam * v, b + lam * prior, prior, self.steps, self.tol)
 
 
