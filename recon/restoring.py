@@ -29,7 +29,7 @@ from .runtime import Runtime
 from .sampling import sample
 from .solvers import SOLVERS
 
-RECIPE: dict[str, Any] = {"start": "noise", "steps": 20, "solver": "dpm++2m"}  # of `Recipe`, for images
+RECIPE: dict[str, Any] = {"start": "noise"}  # of `Recipe`, for images: no measurement of theirs is a start
 PICTURES = (".png", ".jpg", ".jpeg")
 Size = tuple[int, int]
 

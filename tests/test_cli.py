@@ -16,6 +16,7 @@ from make_prior import make_prior
 
 from recon import cli
 from recon.cli import main
+from recon.solvers import SOLVERS
 
 OPERATOR = """
 from dataclasses import dataclass
@@ -53,6 +54,15 @@ def tiny(tmp_path_factory):
 def no_pictures(monkeypatch):
     """They cost half a second each."""
     monkeypatch.setattr("recon.app.save_panel", lambda *a, **k: None)
+
+
+@pytest.fixture
+def own_solvers():
+    """What a test adds to the solvers is taken out again."""
+    before = dict(SOLVERS)
+    yield
+    SOLVERS.clear()
+    SOLVERS.update(before)
 
 
 def test_help_is_fast_and_imports_nothing_heavy():
@@ -169,7 +179,7 @@ def test_reconstruct_from_a_configuration(tiny, tmp_path, capsys):
     assert '"steps"' in capsys.readouterr().err
 
 
-def test_a_prior_and_a_solver_of_the_users_own(tmp_path, capsys):
+def test_a_prior_and_a_solver_of_the_users_own(tmp_path, capsys, own_solvers):
     plugin = tmp_path / "my_prior.py"
     plugin.write_text(
         "import torch\nfrom recon.priors import Gaussian\nfrom recon.solvers import Euler\n"

@@ -12,6 +12,7 @@ from recon import config
 from recon.errors import ConfigError
 from recon.mri import Recipe
 from recon.resources import preset, presets
+from recon.solvers import SOLVERS
 from recon.train import TrainConfig
 
 
@@ -127,7 +128,16 @@ def test_a_plugin_that_cannot_be_imported_is_refused(tmp_path, name, text, said)
         config.load_plugin(tmp_path / name)
 
 
-def test_a_solver_of_the_users_own(tmp_path):
+@pytest.fixture
+def own_solvers():
+    """What a test adds to the solvers is taken out again."""
+    before = dict(SOLVERS)
+    yield
+    SOLVERS.clear()
+    SOLVERS.update(before)
+
+
+def test_a_solver_of_the_users_own(tmp_path, own_solvers):
     (tmp_path / "my_plugin_d.py").write_text(
         "from recon.solvers import Euler\n\nclass Mine(Euler):\n    pass\n"
     )

@@ -7,15 +7,18 @@ import torch
 from make_kspace import coil_maps
 
 import recon
-from operators.fourier import fft2c
+from operators.coils import rss
+from operators.fourier import fft2c, ifft2c
 from operators.masks import make_mask
 from recon.errors import ConfigError
+from recon.io import open_kspace
+from recon.metrics import scaled_psnr
 from recon.mri import STARTS, Recipe, needed_sets, normalise, reconstruct_slice, reconstruct_slices
 from recon.noise import Noise
 from recon.priors import Gaussian
 
 SIZE = (48, 40)
-RECIPE = Recipe(steps=4, samples=3, sigma_floor=0.002)
+RECIPE = Recipe(steps=4, samples=3, sigma_floor=1e-4)
 
 
 def prior():
@@ -38,12 +41,9 @@ def scan(seed: int = 0, units: float = 1e-4, sigma: float = 0.002):
 def test_the_image_is_recovered_in_the_units_of_the_file():
     kspace, coils = scan()
     reference = coils.abs().square().sum(0).sqrt()
-    for mask, bound in ((torch.ones(SIZE[1]), 0.01), (make_mask("equispaced-fraction", SIZE, 2, 0.3), None)):
-        result = reconstruct_slice(kspace, mask, RECIPE, prior())
-        inside = result.support
-        error = (result.mean.abs() - reference)[inside].norm() / reference[inside].norm()
-        before = (result.zero_filled - reference)[inside].norm() / reference[inside].norm()
-        assert error < (0.5 * before if bound is None else bound)
+    result = reconstruct_slice(kspace, torch.ones(SIZE[1]), RECIPE, prior())
+    inside = result.support
+    assert (result.mean.abs() - reference)[inside].norm() < 0.01 * reference[inside].norm()
     assert result.samples.shape == (3, *SIZE) and result.samples.is_complex()
     assert torch.allclose(result.std, result.samples.abs().std(0))
     assert result.network_calls == 4
@@ -98,3 +98,12 @@ def test_recipes_that_cannot_be_followed(wrong):
 
 def test_lazy_names():
     assert {"sample", "load_prior", "SOLVERS", "POSTERIORS", "PRIORS", "Problem"} <= set(dir(recon))
+
+
+def test_the_shipped_prior_on_real_kspace(shared_data):
+    """Half of what ``recon bench mri`` measures, in a few calls: far above zero-filled (26 dB) and CG-SENSE (32 dB)."""
+    name = "real_brain_mprage_4ch.h5"
+    kspace = open_kspace(shared_data / "mri" / "kspace" / name).read_slice(0).kspace
+    mask = make_mask("equispaced-fraction", tuple(kspace.shape[-2:]), 4, 0.08, name)
+    result = reconstruct_slice(kspace, mask, Recipe(steps=6, samples=1), recon.load_prior("brain-mri"))
+    assert float(scaled_psnr(result.mean, rss(ifft2c(kspace)))) > 36.5
