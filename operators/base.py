@@ -146,6 +146,7 @@ class Linear(Operator):
     """
 
     linear: ClassVar[bool] = True
+    normal_is_cheap: ClassVar[bool] = False  # cheaper than forward, as for MRI with masks of whole lines
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^H y``: (B, *codomain) -> (B, *domain), differentiable in y."""

@@ -36,6 +36,7 @@ class MRI(Linear):
     """
 
     complex_domain: ClassVar[bool] = True
+    normal_is_cheap: ClassVar[bool] = True
 
     mask: Tensor
     maps: Tensor | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +34,7 @@ from .io import (
     scan,
 )
 from .metrics import CONVENTIONS, Score, scores
-from .mri import Recipe, reconstruct_slice
+from .mri import Recipe, SliceResult, normalise, reconstruct_slices
 from .outcome import Failure, Outcome, explained
 from .runtime import Runtime
 from .solvers import SOLVERS
@@ -290,9 +292,10 @@ def reconstruct_file(
     with writer:
         try:
             bar.update((file.slices - len(writer.todo)) * recipe.steps)
-            for index in writer.todo:
-                bar.set_description(f"{file.path.name} {index + 1}/{file.slices}")
-                found.append(reconstruct_one(plan, settings, prior, index, peak, writer, bar, say))
+            for indices in batched(writer.todo, slices_at_once(plan, settings, prior)):
+                bar.set_description(f"{file.path.name} {indices[-1] + 1}/{file.slices}")
+                for index, reference, result in reconstruct_some(plan, settings, prior, indices, bar):
+                    found.append(keep(plan, index, reference, peak, result, writer, say))
             writer.finish()
         except Exception:
             nothing = not any(writer.finished)
@@ -306,34 +309,59 @@ def reconstruct_file(
         say(f"{file.path.name}, mean of {len(values)} slices: {in_words(mean)}")
 
 
-def reconstruct_one(
+def batched(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def slices_at_once(plan: Plan, settings: Settings, prior: Any) -> int:
+    """As the runtime says; by default one on a processor, and what fits half of the free memory of a GPU."""
+    if settings.runtime.slices:
+        return settings.runtime.slices
+    device = settings.runtime.torch_device()
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(16, int(free / 2 / memory(plan, settings, prior))))
+
+
+def reconstruct_some(
+    plan: Plan, settings: Settings, prior: Any, indices: Sequence[int], bar: Any
+) -> Iterator[tuple[int, Tensor | None, SliceResult]]:
+    """Slices read and sent through the network together: (index, reference, result) of each."""
+    device, references, slices = settings.runtime.torch_device(), {}, []
+    for index in indices:
+        piece = plan.file.read_slice(index)
+        kspace, mask, maps = piece.kspace, plan.acquisition.mask, piece.maps
+        if plan.maps is not None:
+            maps = read_maps(plan.maps, plan.file, index)
+        references[index] = reference_of(plan, piece.kspace, piece.reference)
+        if plan.cropped_readout:
+            kspace, mask = crop_readout(kspace, plan.size[0]), mask[: plan.size[0]]
+            maps = None if maps is None else center_crop(maps, plan.size)
+        slices.append(normalise(kspace.to(device), mask, settings.recipe, index=index, maps=maps))
+    for _, group in groupby(slices, key=lambda one: one.A.domain):  # one set of maps, or two
+        alike = list(group)
+
+        def watch(step: int, state: Any, residual: float, count: int = len(alike)) -> None:
+            bar.set_postfix(residual=f"{residual:.3g}", refresh=False)
+            bar.update(count)
+
+        results = reconstruct_slices(alike, settings.recipe, prior, watch)
+        for one, result in zip(alike, results, strict=True):
+            yield one.index, references[one.index], result
+
+
+def keep(
     plan: Plan,
-    settings: Settings,
-    prior: Any,
     index: int,
+    reference: Tensor | None,
     peak: float | None,
+    result: SliceResult,
     writer: ResultWriter,
-    bar: Any,
     say: Callable[[str], object],
 ) -> dict[str, Score]:
-    """One slice: read, sample, compare, draw, write; returns its scores (none without a reference)."""
-    file, mask = plan.file, plan.acquisition.mask
-    piece = file.read_slice(index)
-    kspace, maps = piece.kspace, piece.maps
-    if plan.maps is not None:
-        maps = read_maps(plan.maps, file, index)
-    reference = reference_of(plan, piece.kspace, piece.reference)
-    if plan.cropped_readout:
-        kspace, mask = crop_readout(kspace, plan.size[0]), mask[: plan.size[0]]
-        maps = None if maps is None else center_crop(maps, plan.size)
-
-    def watch(step: int, state: Any, residual: float) -> None:
-        bar.set_postfix(residual=f"{residual:.3g}", refresh=False)
-        bar.update()
-
-    result = reconstruct_slice(
-        kspace, mask, settings.recipe, prior, settings.runtime, slice_index=index, maps=maps, watch=watch
-    )
+    """Compare, draw and write one slice; returns its scores (none without a reference)."""
+    file = plan.file
     mean, samples, zero_filled = (
         center_crop(image, file.crop) for image in (result.mean, result.samples, result.zero_filled)
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import ConfigError, ReconError, nearest
@@ -151,6 +153,9 @@ def add_sampling(p: Parser) -> None:
     g.add_argument(
         "--chunk", type=int, metavar="N", help="samples through the network at a time; 1 needs least memory"
     )
+    g.add_argument(
+        "--slices", type=int, metavar="N", help="slices of a volume together (default: what a GPU holds)"
+    )
     p.add_argument("--out", default=OUT, metavar="DIR", help=f"folder of the results (default ./{OUT})")
     p.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
 
@@ -215,18 +220,20 @@ def add_check(commands: Any) -> None:
 
 def add_bench(commands: Any) -> None:
     p = command(
-        commands, "bench", bench, "measure how fast this machine is, in ratios", "say what would be measured"
-    )
-    p.add_argument("names", nargs="*", metavar="NAME", help="help, operators (multicoil, super-resolution, ct), dds; all without")  # fmt: skip
+        commands, "bench", bench, "measure speed in ratios, and quality on real k-space", "say what would be measured"
+    )  # fmt: skip
+    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, all of them without a name; quality: mri, coverage")  # fmt: skip
     p.add_argument(
         "--repetitions", type=int, default=20, metavar="N", help="of a short measurement (default 20)"
     )
+    p.add_argument("--data", metavar="DIR", help="folder of the real data (default $RECON_SHARED_DATA)")
+    p.add_argument("--config", metavar="YAML", help="recipe that mri and coverage measure")
 
 
 # --- the commands ----------------------------------------------------------------------------------------
 
 RECIPE = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets")
-RUNTIME = ("device", "dtype", "compile", "chunk")
+RUNTIME = ("device", "dtype", "compile", "chunk", "slices")
 
 
 def flags_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -379,11 +386,33 @@ def bench(args: argparse.Namespace) -> int:
     from .bench import bench as run
     from .bench import cells
 
+    quality = [name for name in args.names if name in ("mri", "coverage")]
+    speed = [name for name in args.names if name not in quality]
+    wanted = cells(speed) if speed or not quality else []
     if args.dry_run:
-        print("\n".join(cells(args.names)))
+        print("\n".join([*wanted, *quality]))
         return 0
-    run(args.names, args.repetitions)
+    if wanted:
+        run(wanted, args.repetitions)
+    for name in quality:
+        measure_quality(name, args)
     return 0
+
+
+def measure_quality(name: str, args: argparse.Namespace) -> None:
+    from .app import prepared_prior, settle
+    from .config import read_config
+    from .evaluation import calibrate, compare, found
+
+    settings = settle(read_config(args.config) if args.config else {}, {})
+    data = Path(args.data or os.environ.get("RECON_SHARED_DATA", "../shared/data"))
+    prior = prepared_prior(settings)
+    if name == "mri":
+        path = found(data, "mri/kspace/real_brain_mprage_4ch.h5", "real_brain_mprage_4ch.h5")
+        compare(path, settings.recipe, prior, settings.runtime)
+    else:
+        path = found(data, "mri/eval/openms_eval.npz", "openms_eval.npz")
+        calibrate(path, settings.recipe, prior, settings.runtime)
 
 
 if __name__ == "__main__":

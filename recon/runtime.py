@@ -17,7 +17,8 @@ PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Runtime:
     """``device``: "auto", "cpu", "cuda", "cuda:1", "mps". ``dtype`` of the network: "float32", "bf16", "fp16".
 
-    ``chunk``: rows through the network at a time, 0 for all. The state stays in float32 or better
+    ``chunk``: rows through the network at a time, 0 for all. ``slices`` of a volume reconstructed
+    together, 0 for what the device's memory holds. Neither changes a result. The state stays in float32 or better
     whatever ``dtype`` says; results are cast back at the network's door.
     """
 
@@ -26,12 +27,16 @@ class Runtime:
     compile: bool = False
     channels_last: bool = True
     chunk: int = 0
+    slices: int = 0
 
     def __post_init__(self):
         if self.dtype not in PRECISIONS:
             raise ConfigError(f"dtype is {self.dtype!r}.", f"It is one of {', '.join(PRECISIONS)}.")
-        if self.chunk < 0:
-            raise ConfigError(f"chunk is {self.chunk}.", "It is a number of rows, or 0 for all at once.")
+        for name in ("chunk", "slices"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}.", "It is a number, or 0 to leave it open."
+                )
         self.torch_device()
 
     def torch_device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registries() -> Iterator[None]:
+    """Plugins that a module's tests register are gone after it: the tables hold the project's own names."""
+    import recon
+
+    before = [(registry, dict(registry)) for registry in (recon.SOLVERS, recon.POSTERIORS)]
+    yield
+    for registry, own in before:
+        registry.clear()
+        registry.update(own)

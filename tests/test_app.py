@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -40,13 +42,13 @@ def settings(tiny, *, accel=2, center=0.3, **recipe):
 def counted(monkeypatch):
     """The slices that are sampled, as they are."""
     seen = []
-    real = app.reconstruct_slice
+    real = app.reconstruct_slices
 
     def spy(*arguments, **options):
-        seen.append(options["slice_index"])
+        seen.extend(one.index for one in arguments[0])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(app, "reconstruct_slice", spy)
+    monkeypatch.setattr(app, "reconstruct_slices", spy)
     return seen
 
 
@@ -88,20 +90,20 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tiny, tmp_path, monkeypat
         make_fastmri_file(tmp_path / f"{n}.h5", slices=3, noise=0.01, seed=i) for i, n in enumerate("ab")
     ]
     reconstruct(files, settings(tiny), tmp_path / "whole", say=quiet)
-    real, calls = app.reconstruct_slice, []
+    real, calls = app.reconstruct_slices, []
 
     def interrupted(*arguments, **options):
-        calls.append(options["slice_index"])
+        calls.extend(one.index for one in arguments[0])
         if len(calls) == 5:
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(app, "reconstruct_slice", interrupted)
+    monkeypatch.setattr(app, "reconstruct_slices", interrupted)
     outcome = reconstruct(files, settings(tiny), tmp_path / "out", say=quiet)
     assert outcome.exit_code == 130 and outcome.interrupted
     assert (tmp_path / "out/a.h5").exists() and not (tmp_path / "out/b.h5").exists()
     assert (tmp_path / "out/b.h5.part").exists()
-    monkeypatch.setattr(app, "reconstruct_slice", real)
+    monkeypatch.setattr(app, "reconstruct_slices", real)
     seen = counted(monkeypatch)
     outcome = reconstruct(files, settings(tiny), tmp_path / "out", say=quiet)
     assert (outcome.exit_code, seen) == (0, [1, 2])
@@ -109,6 +111,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tiny, tmp_path, monkeypat
         a, b = (read_result(tmp_path / folder / name, samples=True) for folder in ("whole", "out"))
         np.testing.assert_array_equal(a.samples, b.samples)
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_slices_together_give_what_they_give_alone(tiny, tmp_path):
+    file = make_fastmri_file(tmp_path / "a.h5", slices=3, noise=0.01)
+    one, three = settings(tiny), replace(settings(tiny), runtime=replace(CPU, slices=2))
+    reconstruct([file], one, tmp_path / "one", say=quiet)
+    reconstruct([file], three, tmp_path / "three", say=quiet)
+    a, b = (read_result(tmp_path / folder / "a.h5", samples=True).samples for folder in ("one", "three"))
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(a).max())
 
 
 def test_finished_files_are_not_done_again_and_other_settings_are_refused(tiny, tmp_path, monkeypatch):
@@ -144,7 +155,7 @@ def test_one_failure_stops_no_other(tiny, tmp_path):
 
 def test_no_memory_says_what_to_do_and_leaves_nothing(tiny, tmp_path, monkeypatch):
     files = [make_fastmri_file(tmp_path / f"{n}.h5") for n in "ab"]
-    real = app.reconstruct_slice
+    real = app.reconstruct_slices
     errors = [
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."
@@ -160,7 +171,7 @@ def test_no_memory_says_what_to_do_and_leaves_nothing(tiny, tmp_path, monkeypatc
                 raise left.pop()
             return real(*arguments, **options)
 
-        monkeypatch.setattr(app, "reconstruct_slice", fails_once)
+        monkeypatch.setattr(app, "reconstruct_slices", fails_once)
         out = tmp_path / type(error).__name__
         outcome = reconstruct(files, settings(tiny), out, say=quiet)
         assert outcome.exit_code == 1

@@ -218,7 +218,7 @@ def test_no_memory(tiny, tmp_path, capsys, monkeypatch):
     def full(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
-    monkeypatch.setattr(app, "reconstruct_slice", full)
+    monkeypatch.setattr(app, "reconstruct_slices", full)
     code, error = run(tiny, capsys, tmp_path / "out", make_fastmri_file(tmp_path / "a.h5"))
     assert code == 2 and "not enough memory" in error and "--chunk 1" in error
     assert list((tmp_path / "out").glob("*")) == []

@@ -90,7 +90,9 @@ def test_map_sets_follow_the_data():
     assert result.samples.shape == (3, *SIZE) and not result.mean.is_complex()
 
 
-@pytest.mark.parametrize("wrong", [{"start": "nois"}, {"sampler": "dsd"}, {"solver": "eulr"}, {"steps": 0}, {"sets": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"start": "nois"}, {"sampler": "dsd"}, {"solver": "eulr"}, {"steps": 0}, {"sets": 0}]
+)
 def test_recipes_that_cannot_be_followed(wrong):
     with pytest.raises(ConfigError):
         Recipe(**wrong)

@@ -50,7 +50,9 @@ class DDS(Posterior):
 
     def admit(self, problem: Problem) -> None:
         super().admit(problem)
-        self.closed_form = cast(Linear, problem.A).solve_normal(torch.zeros_like(problem.backprojection), 1.0) is not None
+        self.closed_form = (
+            cast(Linear, problem.A).solve_normal(torch.zeros_like(problem.backprojection), 1.0) is not None
+        )
 
     def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:
         prior = self.prior(x, sigma)
