@@ -96,6 +96,10 @@ class Chain(Operator):
     def complex_domain(self) -> bool:
         return self.inner.complex_domain
 
+    @property
+    def measured(self) -> int:
+        return self.outer.measured
+
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
 
@@ -237,6 +241,10 @@ class PerImage(Linear):
     @property
     def complex_codomain(self) -> bool:
         return self.operators[0].complex_codomain
+
+    @property
+    def measured(self) -> int:
+        return sum(a.measured for a in self.operators) // len(self.operators)
 
     @property
     def images(self) -> int:

@@ -68,6 +68,10 @@ class MRI(Linear):
 
     complex_codomain = True  # pyright: ignore[reportAssignmentType]
 
+    @cached_property
+    def measured(self) -> int:
+        return int(self.mask.sum()) * self.codomain[0]
+
     @property
     def _sets(self) -> Tensor:
         assert self.maps is not None

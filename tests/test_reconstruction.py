@@ -109,3 +109,13 @@ def test_the_shipped_prior_on_real_kspace(shared_data):
     mask = make_mask("equispaced-fraction", tuple(kspace.shape[-2:]), 4, 0.08, name)
     result = reconstruct_slice(kspace, mask, Recipe(steps=6, samples=1), recon.load_prior("brain-mri"))
     assert float(scaled_psnr(result.mean, rss(ifft2c(kspace)))) > 36.5
+
+
+def test_the_cheap_residual_is_the_residual():
+    kspace, _ = scan()
+    one = normalise(kspace, make_mask("equispaced-fraction", SIZE, 2, 0.3), RECIPE)
+    problem = recon.Problem(one.A, one.y[None], sigma=1.0)
+    direct = (one.A(one.start[None]) - one.y[None]).abs().square().sum().sqrt()
+    assert one.A.normal_is_cheap
+    expected = direct / (2 * one.A.mask.sum() * len(kspace)) ** 0.5
+    torch.testing.assert_close(problem.residual(one.start[None])[0].float(), expected, rtol=1e-4, atol=0)
