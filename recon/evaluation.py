@@ -72,12 +72,12 @@ def methods(kspace, mask, reference, recipe: Recipe, prior, runtime: Runtime) ->
         best = max(images, key=lambda weight: float(scaled_psnr(images[weight], reference)))
         name = f"BART L1-wavelets, lambda {best}"
         yield name, 0, images[best], (time.monotonic() - started) / len(BART_LAMBDAS)
-    few = reconstruct_slice(kspace, mask, replace(recipe, steps=20, samples=1), prior, runtime)
-    yield "recon, one sample", 20, few.mean.abs(), few.seconds
-    full = reconstruct_slice(kspace, mask, recipe, prior, runtime)
-    yield "recon, one sample", full.network_calls, full.samples[0].abs(), full.seconds / recipe.samples
-    name = f"recon, mean of {recipe.samples}"
-    yield name, f"{recipe.samples} x {full.network_calls}", full.mean.abs(), full.seconds
+    for steps, samples in ((20, 1), (recipe.steps, recipe.samples), (50, 4)):
+        result = reconstruct_slice(
+            kspace, mask, replace(recipe, steps=steps, samples=samples), prior, runtime
+        )
+        name = "recon, one sample" if samples == 1 else f"recon, mean of {samples}"
+        yield name, f"{samples} x {result.network_calls}", result.mean.abs(), result.seconds
 
 
 def bart_wavelets(y: Tensor, weight: float) -> Tensor:
@@ -94,7 +94,7 @@ def bart_wavelets(y: Tensor, weight: float) -> Tensor:
 
 
 def calibrate(
-    path: Path, recipe: Recipe, prior, runtime: Runtime, slices: int = 6, say: Say = print
+    path: Path, recipe: Recipe, prior, runtime: Runtime, slices: int = 4, say: Say = print
 ) -> list[float]:
     """Coverage of the 90 % interval on magnitude slices (.npz, ``images``): simulated coils, phase, noise.
 

@@ -42,14 +42,14 @@ class Recipe:
 
     prior: str = "brain-mri"
     sampler: str = "dds"
-    sampler_options: dict[str, Any] = field(default_factory=lambda: {"steps": 8})
+    sampler_options: dict[str, Any] = field(default_factory=lambda: {"steps": 12})
     solver: str = "renoise"
     solver_options: dict[str, Any] = field(default_factory=dict)
-    steps: int = 50
-    samples: int = 4
+    steps: int = 20
+    samples: int = 8
     seed: int = 0
     start: str = "cg-sense"
-    sigma_start: float = 0.2
+    sigma_start: float = 3.0
     sigma_end: float = 0.01
     sigma_y: float | None = None
     sigma_floor: float = 0.006
