@@ -374,7 +374,7 @@ def keep(
         plan.target.with_name(f"{plan.target.stem}_{index:03d}.png"),
         zero_filled,
         mean,
-        None if std is None else std * center_crop(result.support, file.crop),
+        std,
         reference,
         found["scaled_psnr"].scale if found else 1.0,
         f"{file.path.name}, slice {index}, {plan.acquisition}" + (f", {words}" if words else ""),

@@ -21,6 +21,7 @@ from operators.mri import MRI
 from .errors import ConfigError, unknown
 from .grids import karras
 from .posteriors import POSTERIORS
+from .priors import Prior
 from .problem import Problem
 from .runtime import Runtime
 from .sampling import Result, sample
@@ -94,7 +95,7 @@ class SliceResult:
 
     @property
     def support(self) -> Tensor:
-        """(H, W) bool: where a coil receives anything; elsewhere the samples are the prior's alone."""
+        """(H, W) bool: where a coil receives anything."""
         if self.maps is None:
             return torch.ones_like(self.zero_filled, dtype=torch.bool)
         return self.maps.abs().amax((0, 1)) > 0
@@ -170,6 +171,8 @@ def reconstruct_slices(
     A slice's samples do not depend on the others: its noise is its index's, its CG steps its own.
     """
     started = time.monotonic()
+    if slices[0].maps is not None:
+        prior = empty_outside(prior, slices, recipe.samples)
     A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
     top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
     result = sample(
@@ -189,6 +192,21 @@ def reconstruct_slices(
     return [
         in_file_units(s, samples, result, seconds) for s, samples in zip(slices, result.samples, strict=True)
     ]
+
+
+def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
+    """The prior where a map reaches; elsewhere the exact denoiser of ``N(0, noise^2)``: there is no object.
+
+    The coils receive nothing from there, so nothing would keep a sample from inventing something.
+    """
+    reach = torch.stack([s.maps.abs().amax(1) > 0 for s in slices]).repeat_interleave(samples, 0)
+    variance = torch.tensor([s.noise**2 for s in slices], device=reach.device)
+    variance = variance.repeat_interleave(samples).view(-1, 1, 1, 1)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return torch.where(reach, prior(x, sigma), variance / (variance + sigma**2) * x)
+
+    return Prior(denoise, of=prior)
 
 
 def in_file_units(s: Normalised, samples: Tensor, result: Result, seconds: float) -> SliceResult:

@@ -119,3 +119,14 @@ def test_the_cheap_residual_is_the_residual():
     assert one.A.normal_is_cheap
     expected = direct / (2 * one.A.mask.sum() * len(kspace)) ** 0.5
     torch.testing.assert_close(problem.residual(one.start[None])[0].float(), expected, rtol=1e-4, atol=0)
+
+
+def test_nothing_is_invented_where_no_coil_receives():
+    kspace, _ = scan()
+    mask = make_mask("equispaced-fraction", SIZE, 2, 0.3)
+    maps = torch.as_tensor(coil_maps(4, *SIZE)).to(torch.complex64)[None]
+    maps[..., :10] = 0
+    for loud in (prior(), lambda x, sigma: x + 1):
+        result = reconstruct_slice(kspace, mask, RECIPE, loud, maps=maps)
+        assert not result.support[:, :10].any() and result.support[:, 10:].all()
+        assert result.samples[..., :10].abs().max() < 10 * result.sigma_y
