@@ -24,7 +24,7 @@ from operators.mri import MRI
 from .augment import smooth_field
 from .errors import ConfigError
 from .io import open_kspace, read_cfl, write_cfl
-from .metrics import coverage, object_mask, psnr, scaled_psnr, scaled_ssim
+from .metrics import coverage, object_mask, object_psnr, psnr, scaled_psnr, scaled_ssim
 from .mri import Recipe, cg_sense, combined, reconstruct_slice
 from .noise import Noise
 from .runtime import Runtime
@@ -47,14 +47,15 @@ def compare(path: Path, recipe: Recipe, prior, runtime: Runtime, say: Say = prin
     """
     kspace = open_kspace(path).read_slice(0).kspace
     reference = rss(ifft2c(kspace))
-    say("| case | lines | method | network calls | PSNR | SSIM | PSNR, fastMRI | s |")
-    say("|---|---|---|---|---|---|---|---|")
+    say("| case | lines | method | network calls | PSNR | in the object | SSIM | PSNR, fastMRI | s |")
+    say("|---|---|---|---|---|---|---|---|---|")
     for case, name, accel, center in CASES:
         mask = make_mask(name, (kspace.shape[-2], kspace.shape[-1]), accel, center, path.name)
         for method, calls, image, seconds in methods(kspace, mask, reference, recipe, prior, runtime):
             row = (case, int(mask[0].sum()), method, calls)
-            numbers = [scaled_psnr(image, reference), scaled_ssim(image, reference), psnr(image, reference)]
-            text = " | ".join([*map(str, row), "{:.2f} | {:.3f} | {:.2f}".format(*map(float, numbers))])
+            measured = [metric(image, reference) for metric in (scaled_psnr, object_psnr, scaled_ssim, psnr)]
+            numbers = "{:.2f} | {:.2f} | {:.3f} | {:.2f}".format(*map(float, measured))
+            text = " | ".join([*map(str, row), numbers])
             say(f"| {text} | {seconds:.0f} |")
 
 

@@ -20,6 +20,7 @@ SCALED = (
     "scaled: per slice, reconstruction scaled by least squares where the reference exceeds 5 % of its "
     "maximum, data range = that maximum, whole image"
 )
+SCALED_OBJECT = SCALED.replace("whole image", "there only")
 CONVENTIONS = {f"scaled_{name}": SCALED for name in ("psnr", "ssim", "nmse")} | {
     f"fastmri_{name}": FASTMRI for name in ("psnr", "ssim", "nmse")
 }
@@ -81,6 +82,13 @@ def scaled_psnr(recon: Images, reference: Images) -> Score:
     """PSNR of one slice (H, W) after `least_squares_scale`; the range is the reference's maximum."""
     scale, recon, reference, top = scaled(recon, reference)
     return Score("psnr", decibels(recon, reference, top), SCALED, scale)
+
+
+def object_psnr(recon: Images, reference: Images) -> Score:
+    """`scaled_psnr` over `object_mask` alone: what is left when the noise floor around the object does not count."""
+    scale, recon, reference, top = scaled(recon, reference)
+    inside = object_mask(reference)
+    return Score("psnr", decibels(recon[inside], reference[inside], top), SCALED_OBJECT, scale)
 
 
 def scaled_ssim(recon: Images, reference: Images) -> Score:

@@ -130,3 +130,15 @@ def test_coverage_needs_two_samples(given):
     with pytest.raises(InputError) as caught:
         metrics.coverage(np.ones((4, 4)), **given)
     assert caught.value.what and caught.value.why and caught.value.do
+
+
+def test_object_psnr_leaves_the_surroundings_out():
+    reference, recon = np.zeros((32, 32)), np.zeros((32, 32))
+    reference[8:24, 8:24], recon[8:24, 8:24] = 1.0, 1.0
+    recon[8, 8:24], recon[0] = 0.9, 0.3  # an error inside, one outside
+    inside = np.zeros((32, 32), bool)
+    inside[8:24, 8:24] = True
+    score = metrics.object_psnr(recon, reference)
+    error = (score.scale * recon - reference)[inside]
+    assert float(score) == pytest.approx(-10 * np.log10(np.mean(error**2)))
+    assert float(metrics.scaled_psnr(recon, reference)) < float(score)
