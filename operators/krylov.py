@@ -10,10 +10,18 @@ from torch import Tensor
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """``Re <a, b>`` a sample, shaped (B, 1, ..., 1) to multiply with."""
+    shape = (-1, *[1] * (a.ndim - 1))
     if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-        return (a * b).flatten(1).sum(1).view(-1, *[1] * (a.ndim - 2))
-    return (a * b).flatten(1).sum(1).view(-1, *[1] * (a.ndim - 1))
+        a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+    return torch.einsum("bn,bn->b", a.flatten(1), b.flatten(1)).view(shape)
+
+
+def add_scaled(x: Tensor, factor: Tensor, p: Tensor) -> Tensor:
+    """``x + factor p`` in one pass, factor real (B, 1, ..., 1)."""
+    if not x.is_complex():
+        return torch.addcmul(x, factor, p)
+    x, p = torch.view_as_real(x.resolve_conj()), torch.view_as_real(p.resolve_conj())
+    return torch.view_as_complex(torch.addcmul(x, factor[..., None], p))
 
 
 def cg(
@@ -30,21 +38,22 @@ def cg(
     The host is never asked for a number, so nothing synchronises on a GPU.
     """
     x = torch.zeros_like(b) if start is None else start
-    r = b - apply(x) if start is not None else b
-    p = r
-    rr = inner(r, r)
+    r = b if start is None else b - apply(x)
+    p, rr = r, inner(r, r)
     enough = (tol * tol) * inner(b, b)
+    running = rr > enough
     for i in range(steps):
         image = apply(p)
         curvature = inner(p, image)
-        running = (rr > enough) & (curvature > 0)
+        running = running & (curvature > 0)
         alpha = torch.where(running, rr / torch.where(running, curvature, 1), 0)
-        x = x + alpha * p
+        x = add_scaled(x, alpha, p)
         if i + 1 == steps:
             break
-        r = r - alpha * image
-        previous, rr = rr, torch.where(running, inner(r, r), rr)
-        p = torch.where(running, r + rr / torch.where(running, previous, 1) * p, p)
+        r = add_scaled(r, -alpha, image)
+        previous, rr = rr, inner(r, r)
+        running = running & (rr > enough)
+        p = add_scaled(r, torch.where(running, rr / torch.where(running, previous, 1), 0), p)
     return x
 
 
