@@ -11,6 +11,7 @@ from .errors import OperatorError
 from .fourier import ifft2c
 from .masks import calibration_region
 
+BRIGHT = 0.25  # of the maximum at low resolution: certainly object
 CHUNK_BYTES = 2**26  # pixel matrices held at a time
 
 
@@ -39,7 +40,7 @@ def espirit(
     ``calibration`` bounds the calibration area in samples (rows and columns; None: all there is);
     it is cut from the largest fully sampled rectangle around the zero frequency, of ``mask`` (H, W)
     where given, else of the samples that are not zero. ``crop`` zeroes a map where its eigenvalue
-    is smaller; None chooses it, see `automatic_crop`. ``soft`` replaces that step by a smooth one from
+    is smaller; None chooses it, see `automatic_crop`, and keeps what is bright at low resolution. ``soft`` replaces that step by a smooth one from
     ``2 crop - 1`` to 1, which multiplies the map (soft-SENSE weighting; the length over the coils is
     then the weight).
 
@@ -75,6 +76,7 @@ def espirit(
     values, maps = eigenmaps(correlation.to(kspace.dtype), (height, width), sets)
     window = hann(rows, height, data)[:, None] * hann(columns, width, data)
     image = ifft2c(samples / peak * window)
+    brightness = image.abs().square().sum(1).sqrt()
     if phase == "image":
         reference = image
     else:
@@ -82,12 +84,14 @@ def espirit(
         reference = torch.linalg.eigh(flat @ flat.mH)[1][..., -1, None, None].to(maps.dtype)
     maps = maps * turn(maps, reference)
     if crop is None:
-        bright = image.abs().square().sum(1).sqrt()
-        limit = torch.stack([automatic_crop(v[0], b) for v, b in zip(values, bright, strict=True)])
+        limit = torch.stack([automatic_crop(v[0], b) for v, b in zip(values, brightness, strict=True)])
         limit = limit.view(-1, 1, 1, 1)
     else:
         limit = torch.full((len(values), 1, 1, 1), crop, dtype=values.dtype, device=values.device)
     weight = smoothstep((values - (2 * limit - 1)) / (2 - 2 * limit)) if soft else (values >= limit)
+    if crop is None and not soft:  # where there is signal there is an object, however uncertain its map
+        lit = brightness > BRIGHT * brightness.amax((-2, -1), keepdim=True)
+        weight[:, 0] |= lit & (values[:, 0] >= 0.5)
     maps = maps * weight[:, :, None]
     return maps.reshape(*batch, *maps.shape[1:]), values.reshape(*batch, *values.shape[1:])
 
@@ -175,11 +179,11 @@ def hann(region: slice, size: int, like: Tensor) -> Tensor:
 def automatic_crop(values: Tensor, brightness: Tensor) -> Tensor:
     """``1 - 6 (1 - q)``, q the median eigenvalue (H, W) of the bright pixels; within .6 to .98.
 
-    Bright is above a fifth of the maximum of the low-resolution image, (H, W). The better the
+    Bright is above a quarter of the maximum of the low-resolution image, (H, W). The better the
     calibration area determines the maps, the closer to 1 the object's eigenvalues lie, and the
     tighter the support may be drawn around it.
     """
-    inside = values[brightness > 0.2 * brightness.max()]
+    inside = values[brightness > BRIGHT * brightness.max()]
     return (1 - 6 * (1 - inside.median())).clamp(0.6, 0.98)
 
 

@@ -95,7 +95,7 @@ def bart_wavelets(y: Tensor, weight: float) -> Tensor:
 
 
 def calibrate(
-    path: Path, recipe: Recipe, prior, runtime: Runtime, slices: int = 4, say: Say = print
+    path: Path, recipe: Recipe, prior, runtime: Runtime, slices: int = 2, say: Say = print
 ) -> list[float]:
     """Coverage of the 90 % interval on magnitude slices (.npz, ``images``): simulated coils, phase, noise.
 
