@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .coils import rss
 from .errors import OperatorError
 from .fourier import ifft2c
 from .masks import calibration_region
@@ -76,7 +77,7 @@ def espirit(
     values, maps = eigenmaps(correlation.to(kspace.dtype), (height, width), sets)
     window = hann(rows, height, data)[:, None] * hann(columns, width, data)
     image = ifft2c(samples / peak * window)
-    brightness = image.abs().square().sum(1).sqrt()
+    brightness = rss(image)
     if phase == "image":
         reference = image
     else:

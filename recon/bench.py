@@ -14,6 +14,7 @@ from statistics import median
 import torch
 
 from operators import CT, SuperResolution
+from operators.coils import rss
 from operators.masks import make_mask
 from operators.mri import MRI
 
@@ -72,7 +73,7 @@ def coils(count: int, size: int) -> torch.Tensor:
     angle = 2 * torch.pi * torch.arange(count)[:, None, None] / count
     y, x = line[:, None] - angle.sin(), line - angle.cos()
     maps = torch.polar(torch.exp(-(y.square() + x.square()) / 2), (y + x) * 2)
-    return maps / maps.abs().square().sum(0).sqrt()
+    return maps / rss(maps)
 
 
 def multicoil(repetitions: int) -> list[Row]:

@@ -25,7 +25,7 @@ from .augment import smooth_field
 from .errors import ConfigError
 from .io import open_kspace, read_cfl, write_cfl
 from .metrics import coverage, object_mask, object_psnr, psnr, scaled_psnr, scaled_ssim
-from .mri import Recipe, cg_sense, combined, reconstruct_slice
+from .mri import Recipe, cg_sense, reconstruct_slice
 from .noise import Noise
 from .runtime import Runtime
 
@@ -65,7 +65,7 @@ def methods(kspace, mask, reference, recipe: Recipe, prior, runtime: Runtime) ->
     yield "zero-filled", 0, rss(ifft2c(y)), 0.0
     started = time.monotonic()
     maps, _ = espirit(y, mask)
-    image = combined(cg_sense(MRI(mask, maps), y[None], weight=1e-2))[0]
+    image = rss(cg_sense(MRI(mask, maps), y[None], weight=1e-2))[0]
     yield "CG-SENSE", 0, image, time.monotonic() - started
     if shutil.which("bart"):
         started = time.monotonic()

@@ -147,7 +147,7 @@ def normalise(
     else:
         A = MRI(mask.to(kspace.real.dtype))
     sense = cg_sense(A, y[None])
-    scale = float(torch.quantile(combined(sense)[0].flatten().float(), 0.995))
+    scale = float(torch.quantile(rss(sense)[0].flatten().float(), 0.995))
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
     noise = max(sigma_y / scale, recipe.sigma_floor)
     start = {"noise": torch.zeros_like, "cg-sense": torch.clone, "zero-filled": lambda _: A.adjoint(y[None])}
@@ -212,10 +212,10 @@ def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
 def in_file_units(s: Normalised, samples: Tensor, result: Result, seconds: float) -> SliceResult:
     samples = s.scale * samples
     several = samples.shape[1] > 1
-    magnitudes = combined(samples)
+    magnitudes = rss(samples)  # over the map sets
     mean = samples.mean(0)
     return SliceResult(
-        mean=combined(mean[None])[0] if several else mean[0],
+        mean=rss(mean) if several else mean[0],
         std=magnitudes.std(0) if len(samples) > 1 else None,
         samples=magnitudes.to(samples.dtype) if several else samples[:, 0],
         zero_filled=s.zero_filled,
@@ -258,8 +258,3 @@ def cg_sense(A: MRI, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor
     """``argmin ||A x - y||^2 + weight ||x||^2`` (B, sets, H, W)."""
     b = A.adjoint(y)
     return cg(lambda v: A.normal(v) + weight * v, b, steps=steps)
-
-
-def combined(x: Tensor) -> Tensor:
-    """Magnitude over the map sets: (B, sets, H, W) -> (B, H, W)."""
-    return x.abs().square().sum(1).sqrt()
