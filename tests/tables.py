@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 import operators as op
+import recon
 from recon import posteriors, solvers
 
 
@@ -69,7 +70,9 @@ class SolverRow:
     where the order is measured, and the error allowed at 256 steps. ``prime``: exact nodes it is given
     before its order or polynomials are measured. ``polynomial``: highest degree integrated exactly, of
     D in ln(1/sigma) ("x0") and of eps in sigma ("eps"). ``level``: q(sigma, target) of a one-step
-    kernel ``x0 + sqrt(t^2 - q^2) eps + q z``.
+    kernel ``x0 + sqrt(t^2 - q^2) eps + q z``. ``mean_exact``: whether the law's mean is exact on any grid.
+    ``restart``: the solver whose step it takes after a jump (None: its own start). ``base_call``: the
+    evaluation of a step at whose point the step starts.
     """
 
     name: str
@@ -85,6 +88,9 @@ class SolverRow:
     evals: int = 1
     last_evals: int = 1
     level: Callable[[float, float], float] | None = None
+    mean_exact: bool = True
+    restart: Callable[[], solvers.Solver] | None = solvers.Euler
+    base_call: int = 0
 
     @property
     def stochastic(self) -> bool:
@@ -101,6 +107,7 @@ def _ancestral(eta: float) -> Callable[[float, float], float]:
 
 
 ONE_STEP = _laws("dirac", "final_x0", "kernel", "one call")
+MULTISTEP = ONE_STEP
 NOISE_FREE = {"x0": 0, "eps": 0}
 
 # label -> row; every name of recon.SOLVERS has at least one
@@ -137,9 +144,98 @@ SOLVERS: dict[str, SolverRow] = {
         "heun", solvers.Heun, "Runge-Kutta in sigma", _laws("dirac", "final_x0", "kernel"),
         order=2, grid="t", bound=2e-4, polynomial={"x0": 0, "eps": 1}, evals=2,
     ),
+    "ddpm": SolverRow(
+        "ddpm", solvers.DDPM, "one-step", ONE_STEP | {"stochastic"}, weak_order=1, bound=6e-2,
+        level=_ancestral(1.0),
+    ),
+    "ddpm, large": SolverRow(
+        "ddpm", lambda: solvers.DDPM(variance="large"), "one-step, larger noise",
+        _laws("final_x0", "kernel", "one call", "stochastic"), weak_order=1, bound=6e-2,
+    ),
+    "ancestral": SolverRow(
+        "ancestral", solvers.Ancestral, "one-step", ONE_STEP | {"stochastic"}, weak_order=1, bound=6e-2,
+        level=_ancestral(1.0),
+    ),
+    "sde-dpm++1": SolverRow(
+        "sde-dpm++1", solvers.SDEDPMpp1, "one-step", ONE_STEP | {"stochastic"}, weak_order=1, bound=6e-2,
+        level=_ancestral(1.0),
+    ),
+    "sde-dpm++1, eta .3": SolverRow(
+        "sde-dpm++1", lambda: solvers.SDEDPMpp1(eta=0.3), "one-step", ONE_STEP | {"stochastic"},
+        weak_order=1, bound=6e-2, level=lambda s, t: t * math.sqrt(1 - (t / s) ** 0.6),
+    ),
+    "edm": SolverRow(
+        "edm", solvers.EDM, "Runge-Kutta in sigma", _laws("dirac", "final_x0", "kernel"),
+        order=2, grid="t", bound=2e-4, polynomial={"x0": 0, "eps": 1}, evals=2,
+    ),
+    "edm, euler": SolverRow(
+        "edm", lambda: solvers.EDM(second=False), "one-step", ONE_STEP, order=1, bound=2e-2,
+        polynomial=NOISE_FREE, level=lambda s, t: 0.0,
+    ),
+    "edm, churn": SolverRow(
+        "edm", lambda: solvers.EDM(churn=0.3), "churn", _laws("churn", "stochastic", "no limit"),
+        evals=2,
+    ),
     "dpm++2m": SolverRow(
-        "dpm++2m", solvers.DPMpp2M, "multistep, midpoint", _laws("dirac", "final_x0", "kernel", "one call"),
-        order=2, bound=2e-4, polynomial={"x0": 0},
+        "dpm++2m", recon.SOLVERS["dpm++2m"], "multistep, data", MULTISTEP,
+        order=2, bound=2e-4, polynomial={"x0": 0}, prime=1,
+    ),
+    "dpm++2m, exact": SolverRow(
+        "dpm++2m", lambda: recon.SOLVERS["dpm++2m"](rule="exact"), "multistep, data", MULTISTEP,
+        order=2, bound=2e-4, polynomial={"x0": 1}, prime=1,
+    ),
+    "dpm++3m": SolverRow(
+        "dpm++3m", recon.SOLVERS["dpm++3m"], "multistep, data", MULTISTEP,
+        order=3, grid="t", bound=1e-5, polynomial={"x0": 2}, prime=2,
+    ),
+    "dpm++3m, official": SolverRow(
+        "dpm++3m", lambda: recon.SOLVERS["dpm++3m"](rule="official"), "multistep, data", MULTISTEP,
+        order=2, grid="lam", bound=1e-4, polynomial={"x0": 1}, prime=2,
+    ),
+    "sde-dpm++2m": SolverRow(
+        "sde-dpm++2m", recon.SOLVERS["sde-dpm++2m"], "multistep, data", MULTISTEP | {"stochastic"},
+        weak_order=2, bound=5e-4, restart=solvers.SDEDPMpp1,
+    ),
+    "sde-dpm++2m, exact": SolverRow(
+        "sde-dpm++2m", lambda: recon.SOLVERS["sde-dpm++2m"](rule="exact"), "multistep, data",
+        MULTISTEP | {"stochastic"}, weak_order=2, bound=1e-3, restart=solvers.SDEDPMpp1,
+    ),
+    "sde-dpm++2m, eta .5": SolverRow(
+        "sde-dpm++2m", lambda: recon.SOLVERS["sde-dpm++2m"](eta=0.5), "multistep, data",
+        MULTISTEP | {"stochastic"}, weak_order=2, bound=5e-4,
+        restart=lambda: solvers.SDEDPMpp1(eta=0.5),
+    ),
+    "sde-dpm++3m": SolverRow(
+        "sde-dpm++3m", recon.SOLVERS["sde-dpm++3m"], "multistep, data", MULTISTEP | {"stochastic"},
+        weak_order=2, bound=5e-4, restart=solvers.SDEDPMpp1,
+    ),
+    **{
+        f"unipc{k}{', ' + variant if variant != 'bh2' else ''}": SolverRow(
+            f"unipc{k}", lambda k=k, variant=variant: recon.SOLVERS[f"unipc{k}"](variant=variant),
+            "multistep, corrected", MULTISTEP | {"edit"}, order=k + 1,
+            bound=1.5e-5 if (k, variant) == (2, "bh1") else [5e-4, 5e-6, 1e-7][k - 1],
+            prime=k + 1, polynomial={"x0": 0 if k == 2 and variant != "exact" else k - 1},
+        )
+        for k in (1, 2, 3) for variant in ("bh2", "bh1", "exact")
+    },
+    **{
+        f"deis-t{k}": SolverRow(
+            f"deis-t{k}", recon.SOLVERS[f"deis-t{k}"], "multistep, noise", MULTISTEP, order=k,
+            grid="quadratic", bound=[2e-1, 3.3e-4, 5.7e-6, 2e-7][k - 1], prime=k - 1,
+        )
+        for k in (1, 2, 3, 4)
+    },
+    **{
+        f"deis-rho{k}": SolverRow(
+            f"deis-rho{k}", recon.SOLVERS[f"deis-rho{k}"], "multistep, noise", MULTISTEP, order=k,
+            grid="quadratic", bound=[2e-1, 6.9e-4, 4.2e-5, 4.2e-6][k - 1], prime=k - 1,
+            polynomial={"eps": k - 1},
+        )
+        for k in (1, 2, 3, 4)
+    },
+    "ipndm-v": SolverRow(
+        "ipndm-v", solvers.IPNDMv, "multistep, noise", MULTISTEP, order=4,
+        grid="quadratic", bound=4.2e-6, prime=3, polynomial={"eps": 3},
     ),
 }  # fmt: skip
 

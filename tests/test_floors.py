@@ -18,6 +18,7 @@ import recon
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors"},
+    {"processes"},
     {"state", "noise", "grids", "resources", "outcome"},
     {"walk"},
     {"solvers", "priors", "problem", "networks.unet", "networks.precondition", "augment", "optim"},

@@ -34,7 +34,7 @@ from recon import Problem, grids
 from recon.errors import ConfigError
 from recon.noise import Noise
 from recon.posteriors import DDS, Posterior, constant, matched
-from recon.solvers import DPMpp2M, Euler, Heun, Renoise
+from recon.solvers import DPMpp, Euler, Heun, Renoise
 from recon.state import Estimate
 from recon.walk import walk
 
@@ -140,10 +140,10 @@ def test_the_estimate_is_the_conditional_mean(row: PosteriorRow, name):
         assert est.consistent
 
 
-@pytest.mark.parametrize("solver", rows(SOLVERS, lambda row: row.order or row.weak_order))
+@pytest.mark.parametrize("solver", rows(SOLVERS, lambda row: row.weak_order))
 @pytest.mark.parametrize("row", rows(POSTERIORS, lambda row: row.exact))
 @pytest.mark.parametrize("name", ["inpainting", "dense", "dense, complex"])
-def test_walks_converge_to_the_posterior_with_the_solvers_order(name, row: PosteriorRow, solver: SolverRow):
+def test_laws_converge_to_the_posterior_with_the_solvers_order(name, row: PosteriorRow, solver: SolverRow):
     """Mean and covariance at sigma = .1, from the exact ones at sigma = 10, against the exact ones there."""
     world, problem, target = setting(row, name)
     errors = []
@@ -151,11 +151,32 @@ def test_walks_converge_to_the_posterior_with_the_solvers_order(name, row: Poste
         grid = [10 * (0.1 / 10) ** (i / n) for i in range(n + 1)]
         law = affine_walk(row.make(world, problem), solver.make(), grid, world.domain, world.is_complex)
         mean, covariance = law.moments(target.mean, target.marginal(grid[0]))
-        torch.testing.assert_close(mean, target.mean, rtol=0, atol=1e-8)  # fixed by every solver
+        if solver.mean_exact:
+            torch.testing.assert_close(mean, target.mean, rtol=0, atol=1e-8)
         errors.append(float((covariance - target.marginal(grid[-1])).abs().max()))
-    order = solver.order or solver.weak_order
-    assert order is not None
-    assert slopes(errors)[-1] >= order - 0.15, errors
+    assert solver.weak_order is not None
+    assert slopes(errors)[-1] >= solver.weak_order - 0.15, errors
+
+
+@pytest.mark.parametrize("solver", rows(SOLVERS, lambda row: row.order))
+@pytest.mark.parametrize("row", rows(POSTERIORS, lambda row: row.exact))
+@pytest.mark.parametrize("name", ["inpainting", "dense", "dense, complex"])
+def test_paths_converge_to_the_posteriors_flow_with_the_solvers_order(name, row, solver: SolverRow):
+    """From sigma = 10 to .3, against the exact flow; multistep methods primed with exact points."""
+    world, problem, target = setting(row, name)
+    start = unflat(10 * random(4, len(world.mean), seed=2), world.domain, world.is_complex)
+    sampler = row.make(world, None if problem is None else problem.repeated(len(start)))
+    errors = []
+    for n in (64, 128, 256):
+        grid = [10 * (0.3 / 10) ** (i / n) for i in range(n + 1)]
+        x, past = start, ()
+        for index, (s, t) in enumerate(pairwise(grid)):
+            x = target.flow(start, grid[0], s) if index < solver.prime else x
+            step = solver.make().step(sampler.denoise, x, s, t, past, Injected().at(0))
+            x, past = step.mean, step.past
+        errors.append(float((x - target.flow(start, grid[0], grid[-1])).abs().max()))
+    assert solver.order is not None
+    assert slopes(errors)[-1] >= solver.order - (0.25 if solver.order == 4 else 0.15), errors
 
 
 # --- DDS: the affine master law ----------------------------------------------------------------------------
@@ -233,7 +254,7 @@ def test_dds_follows_its_recursion_under_a_multistep_solver():
             step[1] = step[1] + (1 - t / s) / (2 * r) * (D[1] - c_old)
         before, (M, c) = (D, s), step
     sampler = DDS(world, problem, weight=constant(gamma), steps=12, tol=0.0)
-    law = affine_walk(sampler, DPMpp2M(), GRID, world.domain)
+    law = affine_walk(sampler, DPMpp(rule="midpoint"), GRID, world.domain)
     torch.testing.assert_close(law.matrix, M, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(law.offset, c, rtol=1e-9, atol=1e-9)
 
@@ -367,10 +388,12 @@ def test_a_row_does_not_depend_on_its_batch(row: PosteriorRow):
     A = MEASURED["dense"]()
     y = random(3, 3, seed=5) * torch.tensor([[1e-3], [1.0], [1e3]], dtype=torch.float64)
     world, x = world_of(A), 9.0 * random(3, 4, seed=6)
-    together = last(walk(row.make(world, Problem(A, y, 0.1)), DPMpp2M(), GRID, x, Noise(0, range(3)))).x
+    together = last(
+        walk(row.make(world, Problem(A, y, 0.1)), DPMpp(rule="midpoint"), GRID, x, Noise(0, range(3)))
+    ).x
     for i in range(3):
         alone = row.make(world, Problem(A, y[i : i + 1], 0.1))
-        state = last(walk(alone, DPMpp2M(), GRID, x[i : i + 1], Noise(0, (i,))))
+        state = last(walk(alone, DPMpp(rule="midpoint"), GRID, x[i : i + 1], Noise(0, (i,))))
         torch.testing.assert_close(together[i : i + 1], state.x, rtol=1e-12, atol=1e-12)
 
 

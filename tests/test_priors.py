@@ -36,7 +36,7 @@ from recon.priors import (
     slicewise,
     vp_scale,
 )
-from recon.solvers import DDIM, DPMpp2M, Euler, Heun
+from recon.solvers import DDIM, SOLVERS, Euler, Heun
 
 LEVELS = (0.01, 0.3, 2.0, 70.0)
 
@@ -174,7 +174,7 @@ def test_chunked(rows, sizes):
 
 
 @pytest.mark.parametrize(
-    "solver, order", [(Euler(), 1), (Heun(), 2), (DPMpp2M(), 2)], ids=["euler", "heun", "2m"]
+    "solver, order", [(Euler(), 1), (Heun(), 2), (SOLVERS["dpm++2m"](), 2)], ids=["euler", "heun", "2m"]
 )
 def test_flow_converges_to_the_end_of_the_ode(solver, order):
     """Down to sigma_min with the solver's order; then one denoising step, exact for that level."""

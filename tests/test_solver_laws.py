@@ -25,19 +25,23 @@ from worlds import (
 )
 
 import recon
-from recon import grids
+from recon import grids, solvers
 from recon.noise import Noise
 from recon.posteriors import Posterior
 from recon.priors import from_flow
-from recon.solvers import DDIM, DPMpp2M, Euler, Heun, Renoise
+from recon.solvers import DDIM, DPMpp, Euler, Heun, Renoise
 from recon.state import Estimate, State
 from recon.walk import walk
 
 # family -> the laws each of its members must declare
 FAMILIES = {
     "one-step": {"dirac", "final_x0", "kernel", "one call"},
+    "one-step, larger noise": {"final_x0", "kernel", "one call"},
     "Runge-Kutta in sigma": {"dirac", "final_x0", "kernel"},
-    "multistep, midpoint": {"dirac", "final_x0", "kernel", "one call"},
+    "churn": {"churn", "no limit"},
+    "multistep, data": {"dirac", "final_x0", "kernel", "one call"},
+    "multistep, noise": {"dirac", "final_x0", "kernel", "one call"},
+    "multistep, corrected": {"dirac", "final_x0", "kernel", "one call", "edit"},
 }
 SILENT = Injected()
 
@@ -84,7 +88,8 @@ def test_declarations(row: SolverRow):
     assert type(solver) is type(recon.SOLVERS[row.name]())
     assert FAMILIES[row.family] <= row.laws
     assert solver.order == (row.weak_order or row.order or 0)
-    assert solver.evals == row.evals
+    assert solver.evals == row.evals and ("one call" in row.laws) == (solver.evals == 1 and not solver.warmup)
+    assert (solver.nodes > 1) <= row.family.startswith("multistep")
     assert solver.stochastic == row.stochastic
     assert solver.kernel == ("kernel" in row.laws)
     assert solver.reference
@@ -201,7 +206,7 @@ def test_order_on_an_anisotropic_gaussian(row: SolverRow):
         for n in (32, 64, 128, 256)
     ]
     assert row.order is not None
-    assert slopes(errors)[-1] >= row.order - 0.15, errors
+    assert slopes(errors)[-1] >= row.order - (0.25 if row.order == 4 else 0.15), errors
     assert slopes(errors)[-1] <= row.order + 0.35, f"better than declared: {errors}"
     assert errors[-1] <= row.bound, errors
 
@@ -213,7 +218,7 @@ def test_order_on_a_mixture(row: SolverRow):
     grid = {n: [5 * (0.3 / 5) ** (i / n) for i in range(n + 1)] for n in (32, 64, 128)}
     errors = [ode_error(row, BIMODAL, BIMODAL.flow, x, grid[n]) for n in (32, 64, 128)]
     assert row.order is not None
-    assert slopes(errors)[-1] >= row.order - 0.15, errors
+    assert slopes(errors)[-1] >= row.order - (0.25 if row.order == 4 else 0.15), errors
 
 
 def law_error(row: SolverRow, grid: list[float]) -> tuple[float, float]:
@@ -229,11 +234,15 @@ def law_error(row: SolverRow, grid: list[float]) -> tuple[float, float]:
 @pytest.mark.parametrize("row", rows(weak_order=True))
 def test_weak_order_by_exact_moments(row: SolverRow):
     found = [law_error(row, levels(row.grid, n)) for n in (32, 64, 128, 256)]
-    assert max(mean for mean, _ in found) <= 1e-10
-    errors = [variance for _, variance in found]
+    means, variances = zip(*found, strict=True)
     assert row.weak_order is not None
-    assert slopes(errors)[-1] >= row.weak_order - 0.15, errors
-    assert errors[-1] <= row.bound, errors
+    if row.mean_exact:
+        assert max(means) <= 1e-10
+    else:
+        assert slopes(means)[-1] >= row.weak_order - 0.15, means
+    assert slopes(variances)[-1] >= row.weak_order - 0.15, variances
+    assert slopes(variances)[-1] <= row.weak_order + 0.35, f"better than declared: {variances}"
+    assert variances[-1] <= row.bound, variances
 
 
 def test_ancestral_mean_is_exact():
@@ -244,7 +253,7 @@ def test_ancestral_mean_is_exact():
     torch.testing.assert_close(law.matrix, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("row", rows("no limit"))
+@pytest.mark.parametrize("row", rows("no limit", level=True))
 def test_whole_level_renoising_has_another_limit(row: SolverRow):
     """A share of noise a step is no rate: with many steps the law settles at the fixed point of one level.
 
@@ -273,23 +282,25 @@ def test_whole_level_renoising_has_another_limit(row: SolverRow):
 @pytest.mark.parametrize("row", ALL)
 def test_calls_are_as_declared(row: SolverRow):
     D = Counting(diagonal)
-    grid = grids.karras(4, 10.0, 0.1)
+    grid, solver = grids.karras(7, 10.0, 0.1), row.make()
     x, past, calls = random(2, 3), (), []
     for s, t in pairwise(grid):
         before = D.calls
         step = row.make().step(identity_denoiser(D), x, s, t, past, SILENT.at(0))
         x, past = step.mean, step.past
         calls.append(D.calls - before)
-    assert calls == [row.evals] * 3 + [row.last_evals]
+    first = list(solver.warmup)
+    assert calls == first + [row.evals] * (6 - len(first)) + [row.last_evals]
 
 
-@pytest.mark.parametrize("row", rows("final_x0"))
+@pytest.mark.parametrize("row", ALL)
 def test_the_step_to_zero_returns_x0(row: SolverRow):
     x, past = random(2, 3), ()
     step = row.make().step(identity_denoiser(diagonal), x, 2.0, 0.5, past, SILENT.at(0))
     end = row.make().step(identity_denoiser(diagonal), step.mean, 0.5, 0.0, step.past, SILENT.at(0))
-    assert torch.equal(end.mean, diagonal(step.mean, 0.5)) and torch.equal(end.mean, end.est.x0)
-    assert end.std == 0.0
+    assert torch.equal(end.mean, end.est.x0) and end.std == 0.0
+    if "final_x0" in row.laws:  # of the very state it was handed
+        assert torch.equal(end.mean, diagonal(step.mean, 0.5))
 
 
 @pytest.mark.parametrize("row", ALL)
@@ -344,16 +355,18 @@ def test_without_past_a_solver_starts_anew(row: SolverRow):
     for s, t in pairwise(grid[:-1]):
         step = row.make().step(see, x, s, t, past, SILENT.at(0))
         x, past = step.mean, step.past
+    x = x + 3 * random(2, 3, seed=12)  # a place the memory knows nothing of
     jumped = row.make().step(see, x, grid[-2], grid[-1], (), SILENT.at(0))
-    if row.family.startswith("multistep"):
-        euler = Euler().step(see, x, grid[-2], grid[-1], (), SILENT.at(0))
-        torch.testing.assert_close(jumped.mean, euler.mean, rtol=0, atol=1e-14)
+    if past:
+        if row.restart is not None:
+            first = row.restart().step(see, x, grid[-2], grid[-1], (), SILENT.at(0))
+            torch.testing.assert_close(jumped.mean, first.mean, rtol=0, atol=1e-13)
+            assert jumped.std == pytest.approx(first.std, rel=1e-12)
         remembered = row.make().step(see, x, grid[-2], grid[-1], past, SILENT.at(0))
         assert float((remembered.mean - jumped.mean).abs().max()) > 1e-3
     else:
-        assert past == () and torch.equal(
-            jumped.mean, row.make().step(see, x, grid[-2], grid[-1], past, SILENT.at(0)).mean
-        )
+        assert not row.family.startswith("multistep") or row.make().nodes == 1
+        assert torch.equal(jumped.mean, row.make().step(see, x, grid[-2], grid[-1], past, SILENT.at(0)).mean)
 
 
 def test_a_posterior_that_jumps_makes_a_multistep_solver_euler():
@@ -363,7 +376,7 @@ def test_a_posterior_that_jumps_makes_a_multistep_solver_euler():
 
     grid, x = grids.karras(8, 10.0, 0.1), random(2, 3)
     for label, row in SOLVERS.items():
-        if row.family.startswith("multistep"):
+        if row.family.startswith("multistep") and row.restart is solvers.Euler:
             jumping = last(walk(Jumping(diagonal), row.make(), grid, x, Noise(0, (0, 1)))).x
             euler = last(walk(Posterior(diagonal), Euler(), grid, x, Noise(0, (0, 1)))).x
             torch.testing.assert_close(jumping, euler, rtol=0, atol=1e-13, msg=label)
@@ -395,7 +408,7 @@ def test_an_inconsistent_estimate_moves_the_point(row: SolverRow):
 
     Shown where eps does not depend on x: a correction d then moves the mean by d, and the memory by nothing.
     """
-    e, d = random(1, 3, seed=4), random(3, 2, 3, seed=5)
+    e, d = random(1, 3, seed=4), random(9, 2, 3, seed=5)
     calls = []
 
     def bare(x, sigma):
@@ -412,19 +425,20 @@ def test_an_inconsistent_estimate_moves_the_point(row: SolverRow):
         calls.clear()
         plain = row.make().step(bare, x, s, t, past, SILENT.at(0))
         moved = row.make().step(corrected, x, s, t, past_corrected, SILENT.at(0))
-        torch.testing.assert_close(moved.mean, plain.mean + d[0], rtol=0, atol=1e-13)
+        torch.testing.assert_close(moved.mean, plain.mean + d[row.base_call], rtol=0, atol=1e-13)
         assert moved.std == plain.std
         x, past, past_corrected = plain.mean, plain.past, moved.past
         calls.clear()
     end = row.make().step(corrected, x, 0.4, 0.0, past_corrected, SILENT.at(0))
-    torch.testing.assert_close(end.mean, bare(x, 0.4).x0 + d[0], rtol=0, atol=1e-13)
+    plain = row.make().step(bare, x, 0.4, 0.0, past, SILENT.at(0))
+    torch.testing.assert_close(end.mean, plain.mean + d[row.base_call], rtol=0, atol=1e-13)
 
 
 # --- equivalences ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "other", [DDIM(0.0), Renoise(0.0), DPMpp2M()], ids=["ddim 0", "renoise 0", "2m, first step"]
+    "other", [DDIM(0.0), Renoise(0.0), DPMpp(rule="midpoint")], ids=["ddim 0", "renoise 0", "2m, first step"]
 )
 def test_first_order_methods_agree(other):
     see, x = identity_denoiser(diagonal), random(3, 3)
@@ -479,8 +493,8 @@ def test_ddim_eta_1_is_ddpm():
 def test_2m_by_hand():
     """Three levels: the second step extrapolates with ``1 / (2 r)``, r the ratio of the log-steps."""
     see, x, (a, b, c) = identity_denoiser(diagonal), random(2, 3), (4.0, 2.5, 0.7)
-    first = DPMpp2M().step(see, x, a, b, (), SILENT.at(0))
-    second = DPMpp2M().step(see, first.mean, b, c, first.past, SILENT.at(0))
+    first = DPMpp(rule="midpoint").step(see, x, a, b, (), SILENT.at(0))
+    second = DPMpp(rule="midpoint").step(see, first.mean, b, c, first.past, SILENT.at(0))
     h, before = math.log(b / c), math.log(a / b)
     D0, D1 = diagonal(x, a), diagonal(first.mean, b)
     combined = D1 + h / (2 * before) * (D1 - D0)

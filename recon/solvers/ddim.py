@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..errors import ConfigError
+from ..processes import VP, Process
 from ..state import Step
+from .base import Solver, euler
 
 
-class OneStep:
+class OneStep(Solver):
     """Shared step of the family; a member says ``noise_level(s, t) = q`` with ``0 <= q <= t``."""
 
-    order, evals, kernel = 1, 1, True
     eta: float = 0.0
 
     @property
@@ -21,17 +23,14 @@ class OneStep:
     def noise_level(self, sigma: float, target: float) -> float:
         raise NotImplementedError
 
-    def step(self, denoise, x, sigma, target, past, draw) -> Step:
-        est = denoise(x, sigma)
-        if target == 0:
-            return Step(est.x0, 0.0, est)
+    def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
         q = self.noise_level(sigma, target)
-        return Step(est.x0 + math.sqrt(max(target**2 - q**2, 0.0)) * est.eps, q, est)
+        return Step(euler(est, math.sqrt(max(target**2 - q**2, 0.0))), q, est)
 
 
 @dataclass(frozen=True)
 class Euler(OneStep):
-    """``x' = x0 + t eps``: Euler in sigma, which is DDIM with eta = 0 (Song et al. 2021)."""
+    """``x' = x0 + t eps``: Euler in sigma, which is DDIM with eta = 0 and DPM-Solver-1."""
 
     reference = "Song, Meng, Ermon 2021 (DDIM); Karras et al. 2022"
 
@@ -48,6 +47,61 @@ class DDIM(OneStep):
 
     def noise_level(self, sigma: float, target: float) -> float:
         return self.eta * target * math.sqrt(max(1 - (target / sigma) ** 2, 0.0))
+
+
+@dataclass(frozen=True)
+class DDPM(DDIM):
+    """Ancestral sampling: the mean of DDIM(1), noise of the posterior variance ("small") or of beta ("large").
+
+    "large": ``q^2 = (1 - (a/a')^2) / a'^2`` in units of x, of ``process``; more noise than the mean
+    left room for, so the marginals are right to first order only.
+    """
+
+    eta: float = 1.0
+    variance: str = "small"
+    process: Process = field(default_factory=VP)
+    reference = "Ho, Jain, Abbeel 2020, eq. 7 and section 3.2"
+
+    def __post_init__(self):
+        if self.variance not in ("small", "large"):
+            raise ConfigError(f"variance is {self.variance!r}.", 'It is "small" or "large".')
+
+    def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        step = super().advance(denoise, x, est, sigma, target, past, draw)
+        if self.variance == "small":
+            return step
+        a, a_next = (self.process.scale(self.process.time(level)) for level in (sigma, target))
+        return Step(step.mean, math.sqrt(max(1 - (a / a_next) ** 2, 0.0)) / a_next, est)
+
+
+@dataclass(frozen=True)
+class Ancestral(OneStep):
+    """``q = eta q_process``: the reverse kernel of the process's own Markov chain.
+
+    For VE and VP chains that is DDIM(eta), k-diffusion's Euler-ancestral; ResShift, RDDM (its eta is
+    the square of ours) and Resfusion say otherwise: see `recon.restoration`.
+    """
+
+    eta: float = 1.0
+    process: Process = field(default_factory=VP)
+    reference = "Song et al. 2021, appendix F; Yue et al. 2023 (ResShift), eq. 7"
+
+    def noise_level(self, sigma: float, target: float) -> float:
+        return min(self.eta * self.process.reverse_noise(sigma, target), target)
+
+
+@dataclass(frozen=True)
+class SDEDPMpp1(OneStep):
+    """``q^2 = t^2 (1 - (t/s)^(2 eta))``: SDE-DPM-Solver++(1), and the reverse SDE with noise of rate eta.
+
+    eta = 1 is DDIM(1); between 0 and 1 another law with the same marginals.
+    """
+
+    eta: float = 1.0
+    reference = "Lu et al. 2022 (DPM-Solver++), eq. 18; k-diffusion's eta"
+
+    def noise_level(self, sigma: float, target: float) -> float:
+        return target * math.sqrt(-math.expm1(-2 * self.eta * math.log(sigma / target)))
 
 
 @dataclass(frozen=True)
