@@ -423,7 +423,7 @@ def describe(plan: Plan, settings: Settings, prior: Any) -> str:
     """What would be done with one file, for ``--dry-run``."""
     file, recipe = plan.file, settings.recipe
     maps = "given" if plan.maps or file.maps else "estimated" if file.coils > 1 else "none, one coil"
-    calls = file.slices * recipe.steps * SOLVERS[recipe.solver].evals
+    calls = file.slices * SOLVERS[recipe.solver](**recipe.solver_options).calls(recipe.steps)
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.slices} slices, {file.coils} coils, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",

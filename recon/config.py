@@ -242,8 +242,9 @@ def make_recipe(settings: Mapping[str, Any]) -> Any:
         value = settings.get(key, 1)
         if (not isinstance(value, int) or isinstance(value, bool)) and not (key == "sets" and value is None):
             raise ConfigError(f"{key} is {value!r}.", "It is a whole number.")
+    solver, options = settings.get("solver", Recipe.solver), settings.get("solver_options")
+    construct(SOLVERS[solver], options if isinstance(options, dict) else {}, f"The solver {solver}")
     recipe = construct(Recipe, settings, "A recipe")
-    construct(SOLVERS[recipe.solver], recipe.solver_options, f"The solver {recipe.solver}")
     known, _, anything = parameters(POSTERIORS[recipe.sampler])
     if not anything:
         options = [key for key in known if key not in ("prior", "problem")]

@@ -47,12 +47,23 @@ def solvers() -> tuple[Row, list[Row]]:
     rows = []
     for name, kind in SOLVERS.items():
         solver = kind()
+        set_by_name = getattr(kind, "keywords", {})
         options = (
-            ", ".join(f"{key}={p.default}" for key, p in inspect.signature(kind).parameters.items()) or "-"
+            f"{key}={shown(getattr(solver, key))}"
+            for key in inspect.signature(kind).parameters
+            if key not in set_by_name
         )
         noisy = "yes" if solver.stochastic else "no"
-        rows.append((name, str(solver.order), str(solver.evals), noisy, options, solver.reference))
+        calls = str(solver.evals) + (
+            f" (first {', '.join(map(str, solver.warmup))})" if solver.warmup else ""
+        )
+        rows.append((name, str(solver.order), calls, noisy, ", ".join(options) or "-", solver.reference))
     return ("name", "order", "calls a step", "stochastic", "options", "reference"), rows
+
+
+def shown(value: object) -> str:
+    """A number or word as it is, an object by its kind."""
+    return str(value) if isinstance(value, str | int | float) else type(value).__name__
 
 
 def priors() -> tuple[Row, list[Row]]:

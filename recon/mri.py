@@ -19,7 +19,8 @@ from operators.krylov import cg
 from operators.mri import MRI
 
 from .errors import ConfigError, unknown
-from .grids import karras
+from .grids import GRIDS
+from .pairing import refuse_order
 from .posteriors import POSTERIORS
 from .priors import Prior
 from .problem import Problem
@@ -46,6 +47,7 @@ class Recipe:
     sampler_options: dict[str, Any] = field(default_factory=lambda: {"steps": 12})
     solver: str = "renoise"
     solver_options: dict[str, Any] = field(default_factory=dict)
+    grid: str = "karras"
     steps: int = 20
     samples: int = 8
     seed: int = 0
@@ -67,9 +69,12 @@ class Recipe:
             raise unknown("sampler", self.sampler, POSTERIORS)
         if self.solver not in SOLVERS:
             raise unknown("solver", self.solver, SOLVERS)
+        if self.grid not in GRIDS:
+            raise unknown("grid", self.grid, GRIDS)
         for name in ("steps", "samples", "sets"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
+        refuse_order(SOLVERS[self.solver](**self.solver_options), self.steps)
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def reconstruct_slices(
         recipe.steps,
         recipe.samples,
         recipe.seed,
-        grid=karras(recipe.steps, top, min(recipe.sigma_end, top / 2)),
+        grid=GRIDS[recipe.grid](recipe.steps, top, min(recipe.sigma_end, top / 2)),
         init=torch.stack([s.start for s in slices]),
         images=tuple(s.index for s in slices),
         watch=watch,

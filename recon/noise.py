@@ -44,7 +44,10 @@ class Noise:
             )
             for row in range(len(like))
         ]
-        return torch.stack(rows).to(device=like.device, dtype=like.dtype)
+        drawn = torch.stack(rows)
+        if like.is_cuda:  # from pinned memory, so that the step does not wait for the copy
+            drawn = drawn.pin_memory()
+        return drawn.to(device=like.device, dtype=like.dtype, non_blocking=like.is_cuda)
 
 
 def standard_normal(key: tuple, like: Tensor) -> Tensor:

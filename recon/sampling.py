@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from . import grids
 from .errors import ConfigError, SamplingError, unknown
 from .noise import Noise
+from .pairing import refuse_pair
 from .posteriors import POSTERIORS, Posterior
 from .problem import Problem
 from .solvers import SOLVERS
@@ -108,6 +110,7 @@ def sample(
     else:
         sampler = posterior.given(rows)
         sampler.prior = counted
+    refuse_pair(sampler, solver, levels, working_dtype(problem.y))
     like = problem.A._zeros(batch * samples, working_dtype(problem.y), problem.y.device)
     images = tuple(range(batch)) if images is None else tuple(images)
     if len(images) != batch:
@@ -120,9 +123,9 @@ def sample(
     trace: list[dict[str, float]] = []
     with torch.no_grad():
         state = State(start, levels[0])
-        for index, state in enumerate(sampler.run(solver, levels, start, noise)):
-            residual = rows.residual(state.x0 if state.x0 is not None else state.x).median().item()
-            refuse_divergence(state, residual, index, sampler, solver)
+        for index, state, residual in readings(sampler.run(solver, levels, start, noise), rows):
+            if math.isnan(residual):
+                refuse_divergence(state, index, sampler, solver)
             trace.append({"sigma": state.sigma, "residual": residual})
             if watch is not None:
                 watch(index, state, residual)
@@ -176,11 +179,35 @@ def check_init(init: Tensor, problem: Problem) -> None:
         )
 
 
-def refuse_divergence(state: State, residual: float, index: int, posterior, solver) -> None:
-    x = torch.view_as_real(state.x) if state.x.is_complex() else state.x
-    if not torch.isfinite(x.sum()):
-        raise SamplingError(
-            f"{type(posterior).__name__} with {type(solver).__name__} diverged at step {index}, sigma {state.sigma:.4g}.",
-            "The state is no longer finite.",
-            "Lower the weight of the data term, take more steps, or start at a lower sigma.",
-        )
+def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, State, float]]:
+    """(step, state, median residual in units of the noise) of every state; nan where the state is not finite.
+
+    On a GPU a number is read when the next step is under way, so that no step waits for it.
+    """
+    waiting: deque[tuple] = deque()
+    for index, state in enumerate(states):
+        residual = rows.residual(state.x if state.x0 is None else state.x0).median()
+        x = torch.view_as_real(state.x) if state.x.is_complex() else state.x
+        number = torch.where(torch.isfinite(x.sum()), residual, math.nan).to("cpu", non_blocking=True)
+        read = torch.cuda.Event() if state.x.is_cuda else None
+        if read is not None:
+            read.record()
+        waiting.append((index, state, number, read))
+        if read is None or len(waiting) > 1:
+            yield arrived(*waiting.popleft())
+    for one in waiting:
+        yield arrived(*one)
+
+
+def arrived(index: int, state: State, number: Tensor, read: Any) -> tuple[int, State, float]:
+    if read is not None:
+        read.synchronize()
+    return index, state, number.item()
+
+
+def refuse_divergence(state: State, index: int, posterior, solver) -> None:
+    raise SamplingError(
+        f"{type(posterior).__name__} with {type(solver).__name__} diverged at step {index}, sigma {state.sigma:.4g}.",
+        "The state is no longer finite.",
+        "Lower the weight of the data term, take more steps, or start at a lower sigma.",
+    )

@@ -19,15 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors"},
     {"processes"},
-    {"state", "noise", "grids", "resources", "outcome"},
+    {"state", "noise", "grids", "resources", "outcome", "timing"},
     {"walk"},
     {"solvers", "priors", "problem", "networks.unet", "networks.precondition", "augment", "optim"},
     {"networks.load", "runtime"},
     {"posteriors"},
+    {"pairing"},
     {"sampling", "io", "metrics"},
     {"mri", "acquisition", "train"},
     {"config"},
-    {"forward"},
+    {"forward", "solver_bench"},
     {"app", "report", "bench", "evaluation", "restoring", "inspecting", "checking", "listing"},
     {"cli"},
 ]

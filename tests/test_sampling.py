@@ -16,7 +16,7 @@ from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DDS, Posterior
 from recon.priors import Gaussian, Prior
-from recon.solvers import DDIM, Heun
+from recon.solvers import DDIM, EDM, Heun
 
 MASK = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
 PRIOR = Gaussian(torch.zeros(1, 2, 3, dtype=torch.float64), 1.0)
@@ -235,6 +235,42 @@ def test_the_prior_posterior_ignores_the_measurements():
 def test_refused_before_the_first_network_call(options, message):
     with pytest.raises(ConfigError, match=message):
         recon.sample(inpainting(), untouched, **options)
+
+
+class Weighing(Posterior):
+    """What an ensemble asks of its solver."""
+
+    needs_kernel = True
+
+
+BOUNDED = Prior(untouched, sigma_min=0.01, sigma_max=5.0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"solver": "dpm++3m", "steps": 2}, "given 2 steps"),
+        ({"solver": "unipc3", "steps": 1}, "given 1 step"),
+        ({"solver": "heun", "steps": 1}, "at least 2 steps"),
+        ({"posterior": Weighing(untouched), "solver": "euler"}, "transition densities"),
+        ({"posterior": Weighing(untouched), "solver": "dpm++2m"}, "transition densities"),
+        ({"posterior": Weighing(untouched), "solver": EDM(churn=0.3)}, "transition densities"),
+        ({"prior": BOUNDED, "grid": [6.0, 1.0, 0.0]}, "trained up to 5"),
+        ({"prior": BOUNDED, "grid": [2.0, 0.001, 0.0]}, "trained down to 0.01"),
+        ({"prior": BOUNDED, "sigma_start": 8.0, "init": torch.zeros(2, 1, 2, 3)}, "trained up to 5"),
+        ({"prior": BOUNDED, "solver": EDM(churn=0.3)}, "asks the prior at sigma 6.5"),
+    ],
+)
+def test_impossible_pairs_are_refused_before_the_first_network_call(options, message):
+    options = {"prior": untouched, "posterior": "prior", **options}
+    with pytest.raises(ConfigError, match=message) as error:
+        recon.sample(inpainting(), **options)
+    assert error.value.why and error.value.do
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ancestral", "sde-dpm++1", "sde-dpm++2m", "renoise"])
+def test_a_weighing_sampler_takes_stochastic_kernels(solver):
+    assert recon.sample(inpainting(), still, Weighing(still), solver, steps=3).network_calls == 3
 
 
 def test_linear_samplers_refuse_other_operators_before_the_first_network_call():

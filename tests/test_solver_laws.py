@@ -291,6 +291,7 @@ def test_calls_are_as_declared(row: SolverRow):
         calls.append(D.calls - before)
     first = list(solver.warmup)
     assert calls == first + [row.evals] * (6 - len(first)) + [row.last_evals]
+    assert sum(calls) == solver.calls(7)
 
 
 @pytest.mark.parametrize("row", ALL)
@@ -445,6 +446,125 @@ def test_first_order_methods_agree(other):
     for s, t in pairwise([*random_levels(5, 1), 0.0]):
         step, euler = other.step(see, x, s, t, (), SILENT.at(0)), Euler().step(see, x, s, t, (), SILENT.at(0))
         torch.testing.assert_close(step.mean, euler.mean, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("sde-dpm++1", DDIM(eta=1.0)),
+        ("ddpm", DDIM(eta=1.0)),
+        ("ancestral", DDIM(eta=1.0)),
+        ("deis-t1", Euler()),
+        ("deis-rho1", Euler()),
+        ("edm", Heun()),
+        ("ipndm-v", solvers.DEIS(nodes=4, variable="sigma")),
+        ("dpm++2m", solvers.UniPC(nodes=2)),  # as predictors
+        ("dpm++3m", solvers.ExponentialAdams(nodes=3)),
+    ],
+    ids=lambda v: v if isinstance(v, str) else type(v).__name__,
+)
+def test_names_for_the_same_thing(one, other):
+    """Equal kernels along a walk of irregular steps (Zhao et al. 2023: UniP-2 with B2 is DPM-Solver++(2M))."""
+    D = (lambda c: lambda x, sigma: c[round(10 * sigma) % 7].expand_as(x))(random(7, 1, 3, seed=2))
+    see, x, past, past_other = identity_denoiser(D), random(3, 3), (), ()
+    for s, t in pairwise(random_levels(6, 1)):
+        step = recon.SOLVERS[one]().step(see, x, s, t, past, SILENT.at(0))
+        again = other.step(see, x, s, t, past_other, SILENT.at(0))
+        expected = again.mean
+        if isinstance(other, solvers.UniPC) and past_other:  # take its correction out again
+            expected = expected - t / s * other.corrected(torch.zeros_like(x), past_other, again.past[0])
+        torch.testing.assert_close(step.mean, expected, rtol=0, atol=1e-10)
+        assert step.std == pytest.approx(again.std, abs=1e-5)
+        x, past, past_other = step.mean, step.past, again.past
+
+
+# --- UniPC's corrector -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("form", ["data", "noise"])
+def test_the_corrector_integrates_one_degree_more(k, form):
+    """A predicted point plus the correction is exact for degree k, with weights of its own; not for k + 1."""
+    solver = solvers.UniPC(nodes=k, form=form, variable="lam" if form == "data" else "sigma", variant="exact")
+    kind = {"data": "x0", "noise": "eps"}[form]
+    for degree, exactly in ((k, True), (k + 1, False)):
+        worst = 0.0
+        for seed in range(4):
+            grid = random_levels(k + 2, seed, top=3.0, bottom=0.3)
+            c = polynomial(degree, seed)
+            see, x, past = manufactured(kind, c), random(2, 3, seed=9), ()
+            for s, t in pairwise(grid[: k + 1]):
+                step = solver.step(see, x, s, t, past, SILENT.at(0))
+                start, x, past = x, integrated(kind, c, x, s, t), step.past
+            predictor = solvers.ExponentialAdams(k, form, solver.variable)
+            predicted = predictor.step(see, start, grid[k - 1], grid[k], past[1:], SILENT.at(0)).mean
+            new = solver.step(see, x, grid[k], grid[k + 1], (), SILENT.at(0)).past[0]
+            worst = max(worst, float((solver.corrected(predicted, past, new) - x).abs().max()))
+        assert worst <= 1e-10 if exactly else worst > 1e-4, worst
+
+
+@pytest.mark.parametrize("row", rows("edit"))
+def test_what_a_posterior_did_to_the_state_stays(row: SolverRow):
+    """A state moved by d between two steps, D constant: the end moves by ``d t_end / t`` (data form)."""
+    see, d = identity_denoiser(lambda x, sigma: torch.full_like(x, 0.3)), random(2, 3, seed=5)
+    grid = random_levels(6, 2)
+    ends = []
+    for moved in (0.0, 1.0):
+        x, past = random(2, 3), ()
+        for index, (s, t) in enumerate(pairwise(grid)):
+            if index == 3:
+                x = x + moved * d
+            step = row.make().step(see, x, s, t, past, SILENT.at(0))
+            x, past = step.mean, step.past
+        ends.append(x)
+    torch.testing.assert_close(ends[1] - ends[0], d * grid[-1] / grid[3], rtol=1e-12, atol=1e-14)
+
+
+# --- weights -----------------------------------------------------------------------------------------------
+
+
+def phi(k: int, z: float) -> float:
+    """``phi_k(z) = sum_n z^n / (n + k)!``."""
+    return sum(z**n / math.factorial(n + k) for n in range(60))
+
+
+@pytest.mark.parametrize("form", ["data", "noise"])
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4])
+def test_adams_weights_solve_the_moment_system(form, eta, nodes):
+    """``sum_j w_j r_j^n = n! phi_(n+1)(q)``, q = -h (data), h (noise), times (1 + eta) h or its noise analogue."""
+    solver = solvers.ExponentialAdams(nodes, form, eta=eta)
+    for seed in range(3):
+        levels = random_levels(nodes, seed, top=4.0, bottom=0.2)
+        s, t, past = levels[-2], levels[-1], levels[-2::-1]
+        h, rate = math.log(s / t), 1 + eta
+        ratios = [math.log(s / level) / h for level in past]
+        weights = solver.weights(past, s, t)
+        for n in range(1, nodes):  # the sum is the first-order step's business
+            moment = math.factorial(n) * phi(n + 1, -rate * h if form == "data" else h)
+            scale = rate * h if form == "data" else -rate * t * h
+            found = sum(w * r**n for w, r in zip(weights, ratios[1:], strict=True))
+            assert found == pytest.approx(scale * moment, rel=1e-12)
+
+
+def test_equal_small_steps_give_the_adams_bashforth_weights():
+    for nodes, known in ((2, [-1 / 2]), (3, [-16 / 12, 5 / 12]), (4, [-59 / 24, 37 / 24, -9 / 24])):
+        h = 1e-6
+        levels = [math.exp(i * h) for i in range(nodes)]
+        weights = solvers.ExponentialAdams(nodes).weights(levels, 1.0, math.exp(-h))
+        assert [w / h for w in weights] == pytest.approx(known, rel=1e-5)
+
+
+def test_the_released_third_order_is_second():
+    """A factor 2 is missing in the released 3M: not exact for degree 2, and the slope says 2."""
+    row = SOLVERS["dpm++3m, official"]
+    x = ANISOTROPIC.mean + 40 * torch.arange(-2.0, 3.0, dtype=torch.float64)[:, None]
+    errors = [ode_error(row, diagonal, ANISOTROPIC.flow, x, levels("lam", n)) for n in (64, 128, 256)]
+    assert 1.8 < slopes(errors)[-1] < 2.5, errors
+    exact = [
+        ode_error(SOLVERS["dpm++3m"], diagonal, ANISOTROPIC.flow, x, levels("lam", n)) for n in (64, 128, 256)
+    ]
+    assert slopes(exact)[-1] > 2.85 and exact[-1] < errors[-1] / 10
 
 
 def test_the_last_step_of_heun_is_eulers():

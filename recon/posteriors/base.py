@@ -25,6 +25,7 @@ class Posterior:
     calls = 1  # of the prior, each time the solver asks
     needs_problem = False
     linear_only = False
+    needs_kernel = False  # transition densities: N(mean, std^2) with std > 0 as all of the solver's randomness
 
     def __init__(self, prior, problem: Problem | None = None):
         self.prior, self.problem = prior, problem
@@ -45,6 +46,15 @@ class Posterior:
                 f"{type(self).__name__} was given {problem.A!r}, which is not linear.",
                 "Its data step solves normal equations.",
                 "Choose a sampler for nonlinear operators: recon list samplers.",
+            )
+
+    def pair(self, solver) -> None:
+        """Refuse a solver this sampler cannot wrap."""
+        if self.needs_kernel and not (solver.stochastic and solver.kernel):
+            raise ConfigError(
+                f"{type(self).__name__} was given {type(solver).__name__}.",
+                "It weighs by transition densities, which a deterministic step, or one with inner noise, has none of.",
+                "Choose a stochastic one-kernel solver: ddim with eta=1, ddpm, sde-dpm++1.",
             )
 
     def start(self, state: State, draw: Draw) -> State:

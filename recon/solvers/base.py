@@ -53,6 +53,11 @@ class Solver:
         """The method's own step to ``target > 0``, from the first evaluation ``est``."""
         raise NotImplementedError
 
+    def calls(self, steps: int) -> int:
+        """Evaluations of a walk of ``steps`` steps, the last of them to 0."""
+        first = self.warmup[: steps - 1]
+        return sum(first) + self.evals * (steps - 1 - len(first)) + 1
+
     def admit(self, levels: Sequence[float], relative_rounding: float) -> None:
         """Refuse a grid this method cannot walk; ``relative_rounding`` is that of the state's dtype."""
 

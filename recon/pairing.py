@@ -1,0 +1,51 @@
+"""Which solver can walk which grid, under which sampler and prior: refused before the first network call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from .errors import ConfigError
+from .posteriors import Posterior
+
+
+def refuse_pair(sampler: Posterior, solver, levels: Sequence[float], dtype: torch.dtype) -> None:
+    """Raise `ConfigError` for a solver that cannot walk this grid, or not under this sampler or prior."""
+    refuse_order(solver, len(levels) - 1)
+    sampler.pair(solver)
+    refuse_levels(sampler.prior, solver, levels)
+    if hasattr(solver, "admit"):
+        solver.admit(levels, torch.finfo(dtype).eps)
+
+
+def refuse_order(solver, steps: int) -> None:
+    """A solver of an order above the number of steps never reaches it."""
+    nodes = getattr(solver, "nodes", 1)
+    least = nodes if nodes > 1 else solver.order
+    if least > steps:
+        raise ConfigError(
+            f"{type(solver).__name__} was given {steps} step{'s' if steps > 1 else ''}.",
+            f"It is of order {least}, and would never reach it.",
+            f"Take at least {least} steps, or a solver of lower order: recon list solvers.",
+        )
+
+
+def refuse_levels(prior, solver, levels: Sequence[float]) -> None:
+    """The prior's own range of noise levels, where it states one."""
+    raised = getattr(solver, "raised", float)
+    top, bottom = max(map(raised, levels)), min(level for level in levels if level > 0)
+    high, low = getattr(prior, "sigma_max", math.inf), getattr(prior, "sigma_min", 0.0)
+    if top > high * (1 + 1e-6):
+        raise ConfigError(
+            f"The walk asks the prior at sigma {top:.4g}.",
+            f"It was trained up to {high:g}.",
+            f"Start at {high:g} or below (sigma_start, or the grid's first level).",
+        )
+    if bottom < low * (1 - 1e-6):
+        raise ConfigError(
+            f"The walk asks the prior at sigma {bottom:.4g}.",
+            f"It was trained down to {low:g}.",
+            f"End the grid at {low:g} (then 0), or start higher.",
+        )
