@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
@@ -28,8 +26,8 @@ from .posteriors import DDS
 from .priors import Prior
 from .problem import Problem
 from .sampling import sample
-
-Timed = Callable[[], object]
+from .solver_bench import solver_costs
+from .timing import Timed, interleaved
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,6 @@ class Row:
             f"{self.name}: {1e3 * self.ours:.2f} ms against {1e3 * self.theirs:.2f} ms, "
             f"{self.ratio:.2f} x ({self.meaning}; bar {self.bar})"
         )
-
-
-def interleaved(*calls: Timed, repetitions: int) -> list[float]:
-    """Median seconds of each call, the calls taking turns so that a busy machine slows all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for repetition in range(repetitions + 1):
-        for call, kept in zip(calls, times, strict=True):
-            started = time.perf_counter()
-            call()
-            if repetition:  # the first round only warms up
-                kept.append(time.perf_counter() - started)
-    return [median(kept) for kept in times]
 
 
 def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Row:
@@ -205,14 +191,16 @@ def startup(repetitions: int) -> list[Row]:
     return [Row("recon --help", program, bare, program / bare, "over a bare interpreter", "below 300 ms")]
 
 
-CELLS: dict[str, Callable[[int], list[Row]]] = {
+CELLS: dict[str, Callable[[int], Sequence[object]]] = {
     "help": startup,
     "multicoil": multicoil,
     "super-resolution": superresolution,
     "ct": tomography,
     "dds": dds,
+    "solvers": solver_costs,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
+QUALITY = ("mri", "coverage", "curve")  # on real k-space: `evaluation`, `solver_curve`
 
 
 def cells(names: list[str]) -> list[str]:
@@ -220,16 +208,16 @@ def cells(names: list[str]) -> list[str]:
     wanted: list[str] = []
     for name in names or CELLS:
         if name not in CELLS and name not in GROUPS:
-            raise unknown("benchmark", name, [*CELLS, *GROUPS])
+            raise unknown("benchmark", name, [*CELLS, *GROUPS, *QUALITY])
         wanted += GROUPS.get(name, (name,))
     return list(dict.fromkeys(wanted))
 
 
-def bench(names: list[str], repetitions: int = 20, say: Callable[[str], object] = print) -> list[Row]:
+def bench(names: list[str], repetitions: int = 20, say: Callable[[str], object] = print) -> list[object]:
     """Measure the cells, or groups of cells, of these names, and say each result."""
     wanted = cells(names)
     say(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved repetitions")
-    rows = []
+    rows: list[object] = []
     for name in wanted:
         for row in CELLS[name](repetitions):
             rows.append(row)

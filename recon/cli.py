@@ -132,7 +132,7 @@ def add_sampling(p: Parser) -> None:
     """Flags of `recon.mri.Recipe` and `recon.runtime.Runtime`; what is not given keeps its default."""
     g = p.add_argument_group("how to sample (recon list shows the names)")
     g.add_argument("--sampler", metavar="NAME", help="posterior sampler (default dds)")
-    g.add_argument("--solver", metavar="NAME", help="solver of the reverse diffusion (default renoise)")
+    g.add_argument("--solver", metavar="NAME", help="solver of the reverse diffusion (default sde-dpm++2m)")
     g.add_argument(
         "--prior", metavar="NAME|PATH", help="prior: a name that ships, or a .safetensors (default brain-mri)"
     )
@@ -222,12 +222,38 @@ def add_bench(commands: Any) -> None:
     p = command(
         commands, "bench", bench, "measure speed in ratios, and quality on real k-space", "say what would be measured"
     )  # fmt: skip
-    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, all of them without a name; quality: mri, coverage")  # fmt: skip
+    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, solvers, all of them without a name; quality: mri, coverage, curve")  # fmt: skip
     p.add_argument(
         "--repetitions", type=int, default=20, metavar="N", help="of a short measurement (default 20)"
     )
     p.add_argument("--data", metavar="DIR", help="folder of the real data (default $RECON_SHARED_DATA)")
-    p.add_argument("--config", metavar="YAML", help="recipe that mri and coverage measure")
+    p.add_argument("--config", metavar="YAML", help="recipe that mri, coverage and curve measure")
+    g = p.add_argument_group("recon bench curve: PSNR against network calls, a curve a solver")
+    g.add_argument("--solvers", nargs="+", default=[], metavar="NAME", help="of recon list solvers, with options after commas: ddim,eta=1")  # fmt: skip
+    g.add_argument(
+        "--calls",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="network calls a sample (default 5 to 100)",
+    )
+    g.add_argument(
+        "--cases", nargs="+", default=[], metavar="CASE", help='"4x equispaced" and others (default all)'
+    )
+    g.add_argument("--samples", type=int, default=4, metavar="N", help="samples of each point (default 4)")
+    g.add_argument(
+        "--keep",
+        default="noise",
+        metavar="NAME",
+        help="what DDS keeps: noise, state, or both (default noise)",
+    )
+    g.add_argument(
+        "--out",
+        default="examples",
+        metavar="DIR",
+        help="folder of solvers.csv, .md and .png (default ./examples)",
+    )
 
 
 # --- the commands ----------------------------------------------------------------------------------------
@@ -383,36 +409,58 @@ def check(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
+    from .bench import QUALITY, cells
     from .bench import bench as run
-    from .bench import cells
 
-    quality = [name for name in args.names if name in ("mri", "coverage")]
+    quality = [name for name in args.names if name in QUALITY]
     speed = [name for name in args.names if name not in quality]
     wanted = cells(speed) if speed or not quality else []
     if args.dry_run:
         print("\n".join([*wanted, *quality]))
-        return 0
-    if wanted:
+    elif wanted:
         run(wanted, args.repetitions)
     for name in quality:
-        measure_quality(name, args)
+        if name == "curve":
+            draw_curve(args)
+        elif not args.dry_run:
+            measure_quality(name, args)
     return 0
 
 
 def measure_quality(name: str, args: argparse.Namespace) -> None:
     from .app import prepared_prior, settle
     from .config import read_config
-    from .evaluation import calibrate, compare, found
+    from .evaluation import calibrate, compare
 
     settings = settle(read_config(args.config) if args.config else {}, {})
-    data = Path(args.data or os.environ.get("RECON_SHARED_DATA", "../shared/data"))
+    path = real_data(args, "mri/kspace" if name == "mri" else "mri/eval", KSPACE if name == "mri" else SLICES)
     prior = prepared_prior(settings)
-    if name == "mri":
-        path = found(data, "mri/kspace/real_brain_mprage_4ch.h5", "real_brain_mprage_4ch.h5")
-        compare(path, settings.recipe, prior, settings.runtime)
-    else:
-        path = found(data, "mri/eval/openms_eval.npz", "openms_eval.npz")
-        calibrate(path, settings.recipe, prior, settings.runtime)
+    measure = compare if name == "mri" else calibrate
+    measure(path, settings.recipe, prior, settings.runtime)
+
+
+def draw_curve(args: argparse.Namespace) -> None:
+    from .app import prepared_prior, settle
+    from .config import read_config
+    from .solver_curve import curve, make_plan
+
+    settings = settle(read_config(args.config) if args.config else {}, {})
+    plan = make_plan(settings.recipe, args.cases, args.solvers, args.calls, args.samples, args.keep)
+    path = real_data(args, "mri/kspace", KSPACE)
+    made = curve(path, plan, prepared_prior(settings), settings.runtime, Path(args.out), dry_run=args.dry_run)
+    if made:
+        print(f"Written: {', '.join(map(str, made))}")
+
+
+KSPACE, SLICES = "real_brain_mprage_4ch.h5", "openms_eval.npz"
+
+
+def real_data(args: argparse.Namespace, folder: str, name: str) -> Path:
+    """The file below ``--data``, in its folder or in none."""
+    from .evaluation import found
+
+    data = Path(args.data or os.environ.get("RECON_SHARED_DATA", "../shared/data"))
+    return found(data, f"{folder}/{name}", name)
 
 
 if __name__ == "__main__":

@@ -242,6 +242,8 @@ def make_recipe(settings: Mapping[str, Any]) -> Any:
         value = settings.get(key, 1)
         if (not isinstance(value, int) or isinstance(value, bool)) and not (key == "sets" and value is None):
             raise ConfigError(f"{key} is {value!r}.", "It is a whole number.")
+    if settings.get("steps") == 1 and "solver" not in settings:
+        settings = {**settings, "solver": "sde-dpm++1"}  # the default's own first step
     solver, options = settings.get("solver", Recipe.solver), settings.get("solver_options")
     construct(SOLVERS[solver], options if isinstance(options, dict) else {}, f"The solver {solver}")
     recipe = construct(Recipe, settings, "A recipe")

@@ -73,7 +73,7 @@ def methods(kspace, mask, reference, recipe: Recipe, prior, runtime: Runtime) ->
         best = max(images, key=lambda weight: float(scaled_psnr(images[weight], reference)))
         name = f"BART L1-wavelets, lambda {best}"
         yield name, 0, images[best], (time.monotonic() - started) / len(BART_LAMBDAS)
-    for steps, samples in ((20, 1), (recipe.steps, recipe.samples), (50, 4)):
+    for steps, samples in ((recipe.steps, 1), (recipe.steps, recipe.samples), (50, 4)):
         result = reconstruct_slice(
             kspace, mask, replace(recipe, steps=steps, samples=samples), prior, runtime
         )

@@ -28,6 +28,9 @@ from .runtime import Runtime
 from .sampling import Result, sample
 from .solvers import SOLVERS
 
+USUAL: dict[str, dict[str, Any]] = {
+    "dds": {"steps": 20, "keep": "state"}
+}  # where a recipe does not say otherwise
 STARTS = ("noise", "zero-filled", "cg-sense")
 
 
@@ -39,20 +42,21 @@ class Recipe:
     the normalised image, whose 99.5 percentile is 1). ``sigma_y``: noise a real component in the
     file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
     from a few central lines explain the data no better. ``sets`` of maps: None for `needed_sets`.
+    ``sampler_options`` add to `USUAL`, what the product takes for that sampler.
     ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
     """
 
     prior: str = "brain-mri"
     sampler: str = "dds"
-    sampler_options: dict[str, Any] = field(default_factory=lambda: {"steps": 12})
-    solver: str = "renoise"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    solver: str = "sde-dpm++2m"
     solver_options: dict[str, Any] = field(default_factory=dict)
     grid: str = "karras"
-    steps: int = 20
-    samples: int = 8
+    steps: int = 10
+    samples: int = 16
     seed: int = 0
     start: str = "cg-sense"
-    sigma_start: float = 3.0
+    sigma_start: float = 6.0
     sigma_end: float = 0.01
     sigma_y: float | None = None
     sigma_floor: float = 0.006
@@ -69,6 +73,7 @@ class Recipe:
             raise unknown("sampler", self.sampler, POSTERIORS)
         if self.solver not in SOLVERS:
             raise unknown("solver", self.solver, SOLVERS)
+        object.__setattr__(self, "sampler_options", USUAL.get(self.sampler, {}) | self.sampler_options)
         if self.grid not in GRIDS:
             raise unknown("grid", self.grid, GRIDS)
         for name in ("steps", "samples", "sets"):
@@ -194,9 +199,7 @@ def reconstruct_slices(
         watch=watch,
     )
     seconds = (time.monotonic() - started) / len(slices)
-    return [
-        in_file_units(s, samples, result, seconds) for s, samples in zip(slices, result.samples, strict=True)
-    ]
+    return [in_file_units(s, place, result, seconds) for place, s in enumerate(slices)]
 
 
 def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
@@ -214,14 +217,15 @@ def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
     return Prior(denoise, of=prior)
 
 
-def in_file_units(s: Normalised, samples: Tensor, result: Result, seconds: float) -> SliceResult:
-    samples = s.scale * samples
+def in_file_units(s: Normalised, place: int, result: Result, seconds: float) -> SliceResult:
+    """The slice at ``place`` of a result: mean and std as the sampler weighs its samples."""
+    samples, mean = s.scale * result.samples[place], s.scale * result.mean[place]
     several = samples.shape[1] > 1
     magnitudes = rss(samples)  # over the map sets
-    mean = samples.mean(0)
+    spread = result.spread(rss(result.samples))
     return SliceResult(
         mean=rss(mean) if several else mean[0],
-        std=magnitudes.std(0) if len(samples) > 1 else None,
+        std=None if spread is None else s.scale * spread[place],
         samples=magnitudes.to(samples.dtype) if several else samples[:, 0],
         zero_filled=s.zero_filled,
         maps=s.maps,

@@ -27,7 +27,7 @@ def refuse_order(solver, steps: int) -> None:
     if least > steps:
         raise ConfigError(
             f"{type(solver).__name__} was given {steps} step{'s' if steps > 1 else ''}.",
-            f"It is of order {least}, and would never reach it.",
+            f"It is of order {least}: so few steps gain nothing from it.",
             f"Take at least {least} steps, or a solver of lower order: recon list solvers.",
         )
 

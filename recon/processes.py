@@ -12,7 +12,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import ClassVar
 
 from .errors import ConfigError
 
@@ -25,6 +26,7 @@ class Process:
     """
 
     end: float = 1.0  # the largest time
+    preserving: ClassVar[bool] = False  # whether a^2 + s^2 = 1
 
     def scale(self, t: float) -> float:
         """a_t."""
@@ -71,7 +73,9 @@ class Process:
         return self.rates(t)[0] / self.scale(t)
 
     def diffusion(self, t: float) -> float:
-        """``g^2 = d s^2 / dt - 2 f s^2``."""
+        """``g^2 = d s^2 / dt - 2 f s^2``; ``-2 f`` where ``a^2 + s^2 = 1`` (there ds/dt has no limit at 0)."""
+        if self.preserving:
+            return -2 * self.drift(t)
         s, (_, rate) = self.std(t), self.rates(t)
         return max(2 * s * rate - 2 * self.drift(t) * s * s, 0.0)
 
@@ -112,6 +116,7 @@ class VP(Process):
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+    preserving = True
 
     def log_scale(self, t: float) -> float:
         return -(t**2) * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
@@ -134,6 +139,8 @@ class VP(Process):
 
     def time_of(self, minus_two_log_scale: float) -> float:
         """Root of ``t^2 (B1 - B0)/2 + t B0 = L`` in the form that keeps its digits for small L."""
+        if minus_two_log_scale == 0:
+            return 0.0
         slope, linear = (self.beta_max - self.beta_min) / 2, self.beta_min
         return 2 * minus_two_log_scale / (linear + math.sqrt(linear**2 + 4 * slope * minus_two_log_scale))
 
@@ -141,6 +148,8 @@ class VP(Process):
 @dataclass(frozen=True)
 class SubVP(VP):
     """As VP with ``s = 1 - a^2`` (not its root). Song et al. 2021, eq. 13."""
+
+    preserving = False
 
     def std(self, t: float) -> float:
         return -math.expm1(2 * self.log_scale(t))
@@ -164,6 +173,7 @@ class Cosine(Process):
     """
 
     offset: float = 0.008
+    preserving = True
 
     @property
     def end(self) -> float:  # type: ignore[override]
@@ -176,7 +186,9 @@ class Cosine(Process):
         return min(math.cos(self.angle(t)) / math.cos(self.angle(0.0)), 1.0)
 
     def std(self, t: float) -> float:
-        return math.sqrt(max(1 - self.scale(t) ** 2, 0.0))
+        """``cos^2 p - cos^2 q = sin(q - p) sin(q + p)``: keeps its digits at small t."""
+        start, turned = self.angle(0.0), t / (1 + self.offset) * math.pi / 2
+        return math.sqrt(max(math.sin(turned) * math.sin(turned + 2 * start), 0.0)) / math.cos(start)
 
     def rates(self, t: float) -> tuple[float, float]:
         slope = -math.sin(self.angle(t)) * math.pi / 2 / (1 + self.offset) / math.cos(self.angle(0.0))
@@ -189,8 +201,11 @@ class Cosine(Process):
         return self.time_of(sigma)
 
     def time_of(self, sigma: float) -> float:
-        a = 1 / math.sqrt(1 + sigma * sigma)
-        return math.acos(a * math.cos(self.angle(0.0))) * 2 / math.pi * (1 + self.offset) - self.offset
+        """``tan^2 q = (sigma^2 + sin^2 p) / cos^2 p`` from angle p at t = 0 to q; their difference by its tangent."""
+        sine, cosine = math.sin(self.angle(0.0)), math.cos(self.angle(0.0))
+        root = math.hypot(sigma, sine)
+        turned = math.atan2(sigma * sigma * cosine, (root + sine) * (cosine * cosine + root * sine))
+        return turned * 2 / math.pi * (1 + self.offset)
 
 
 @dataclass(frozen=True)
@@ -218,6 +233,16 @@ class Discrete(Process):
     """
 
     alphas_cumprod: tuple[float, ...]
+    preserving = True
+
+    def __post_init__(self):
+        table = (1.0, *self.alphas_cumprod)
+        if len(table) < 2 or not all(a > b > 0 for a, b in pairwise(table)):
+            raise ConfigError(
+                f"A table of {len(table) - 1} alphas_cumprod that does not fall strictly from below 1 to above 0.",
+                "Its levels would not be finite and distinct.",
+                "Give cumulative products of 1 - beta; a last entry of 0 (zero terminal SNR) is left out.",
+            )
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Discrete:

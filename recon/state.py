@@ -19,7 +19,8 @@ class Estimate:
     ``x0`` is the estimate after the data spoke, ``prior = D(x, sigma)`` before. Where
     ``x = x0 + sigma * eps`` holds the estimate is `consistent`: it is a denoiser's, and may be
     differenced and remembered. A posterior that replaces ``x0`` and keeps the network's noise (DDS)
-    moves the point itself; then solvers take differences from ``prior`` only.
+    moves the point itself; then solvers take differences from ``prior`` only. It multiplies by
+    ``1 / sigma`` since torch divides complex numbers four times as slowly.
     """
 
     x0: Tensor
@@ -30,12 +31,12 @@ class Estimate:
     @classmethod
     def keep_state(cls, x: Tensor, sigma: float, x0: Tensor, prior: Tensor | None = None) -> Estimate:
         """Noise recomputed from the corrected image: ``eps = (x - x0) / sigma``."""
-        return cls(x0, (x - x0) / sigma, x0 if prior is None else prior)
+        return cls(x0, (x - x0) * (1 / sigma), x0 if prior is None else prior)
 
     @classmethod
     def keep_noise(cls, x: Tensor, sigma: float, x0: Tensor, prior: Tensor) -> Estimate:
         """The network's noise kept beside the corrected image: ``eps = (x - prior) / sigma``."""
-        return cls(x0, (x - prior) / sigma, prior, consistent=False)
+        return cls(x0, (x - prior) * (1 / sigma), prior, consistent=False)
 
     @property
     def slope(self) -> Tensor:

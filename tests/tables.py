@@ -11,6 +11,7 @@ import torch
 import operators as op
 import recon
 from recon import posteriors, solvers
+from recon.processes import VE, VP, Flow, Process, SubVP
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -72,7 +73,9 @@ class SolverRow:
     D in ln(1/sigma) ("x0") and of eps in sigma ("eps"). ``level``: q(sigma, target) of a one-step
     kernel ``x0 + sqrt(t^2 - q^2) eps + q z``. ``mean_exact``: whether the law's mean is exact on any grid.
     ``restart``: the solver whose step it takes after a jump (None: its own start). ``base_call``: the
-    evaluation of a step at whose point the step starts.
+    evaluation of a step at whose point the step starts. ``gaussian_order``: the order on Gaussians
+    where that is higher. ``settled``: from how many steps on the order of its law shows between sigma 10
+    and .1.
     """
 
     name: str
@@ -91,6 +94,8 @@ class SolverRow:
     mean_exact: bool = True
     restart: Callable[[], solvers.Solver] | None = solvers.Euler
     base_call: int = 0
+    gaussian_order: int | None = None
+    settled: int = 64
 
     @property
     def stochastic(self) -> bool:
@@ -106,8 +111,13 @@ def _ancestral(eta: float) -> Callable[[float, float], float]:
     return lambda s, t: eta * t * math.sqrt(1 - (t / s) ** 2)
 
 
+def _predictor(name: str, process: Process) -> Callable[[], solvers.Solver]:
+    return lambda: solvers.PredictorCorrector(name, None, process=process)
+
+
 ONE_STEP = _laws("dirac", "final_x0", "kernel", "one call")
 MULTISTEP = ONE_STEP
+SINGLE_STEP = _laws("dirac", "final_x0", "kernel")
 NOISE_FREE = {"x0": 0, "eps": 0}
 
 # label -> row; every name of recon.SOLVERS has at least one
@@ -233,9 +243,158 @@ SOLVERS: dict[str, SolverRow] = {
         )
         for k in (1, 2, 3, 4)
     },
+    "mrs": SolverRow(
+        "mrs", solvers.MRSampler, "multistep, data", MULTISTEP | {"stochastic"}, weak_order=2, bound=1e-3,
+        restart=solvers.SDEDPMpp1,
+    ),
+    "mrs, sde, 3 nodes": SolverRow(
+        "mrs", lambda: solvers.MRSampler(nodes=3), "multistep, data", MULTISTEP | {"stochastic"},
+        weak_order=2, bound=5e-4, restart=solvers.SDEDPMpp1,
+    ),
+    **{
+        f"mrs, sde, noise, {k} node{'s' if k > 1 else ''}": SolverRow(
+            "mrs", lambda k=k: solvers.MRSampler(form="noise", nodes=k), "multistep, noise, SDE",
+            _laws("final_x0", "kernel", "one call", "stochastic"), weak_order=k, bound=[2.5e-3, 6e-4][k - 1],
+            restart=lambda: solvers.MRSampler(form="noise", nodes=1), settled=512 if k == 1 else 64,
+        )
+        for k in (1, 2)
+    },
+    **{
+        f"mrs, ode, {form}, {k} node{'s' if k > 1 else ''}": SolverRow(
+            "mrs", lambda k=k, form=form: solvers.MRSampler("ode", form, k), f"multistep, {form}", MULTISTEP,
+            order=k, grid="lam", bound=[2e-2, 2e-4, 3e-6][k - 1], prime=k - 1,
+            polynomial={"x0": k - 1} if form == "data" else {"eps": 0},
+        )
+        for form in ("data", "noise") for k in (1, 2, 3)
+    },
+    **{
+        f"mrs, ode, {form}, as released": SolverRow(
+            "mrs", lambda form=form: solvers.MRSampler("ode", form, 3, "official"), f"multistep, {form}",
+            MULTISTEP, order=2, grid="lam", bound=1e-4, prime=2,
+            polynomial={"x0": 1} if form == "data" else {"eps": 0},
+        )
+        for form in ("data", "noise")
+    },
     "ipndm-v": SolverRow(
         "ipndm-v", solvers.IPNDMv, "multistep, noise", MULTISTEP, order=4,
         grid="quadratic", bound=4.2e-6, prime=3, polynomial={"eps": 3},
+    ),
+    "dpm1": SolverRow(
+        "dpm1", solvers.DPM1, "one-step", ONE_STEP, order=1, bound=2e-2, polynomial=NOISE_FREE,
+        level=lambda s, t: 0.0,
+    ),
+    **{
+        name: SolverRow(
+            name, recon.SOLVERS[name], "single-step", SINGLE_STEP, order=order, grid="t",
+            bound=[1e-4, 3e-7][order - 2], polynomial=polynomial, evals=order,
+        )
+        for name, order, polynomial in (
+            ("dpm2", 2, NOISE_FREE), ("dpm3", 3, NOISE_FREE),
+            ("dpm++2s", 2, NOISE_FREE), ("dpm++3s", 3, {"x0": 1, "eps": 0}),
+        )
+    },
+    "pndm": SolverRow(
+        "pndm", solvers.PNDM, "multistep, Runge-Kutta start", SINGLE_STEP, order=2, grid="t", bound=2e-4,
+        polynomial=NOISE_FREE, prime=1, restart=solvers.Heun,
+    ),
+    "fpndm": SolverRow(
+        "fpndm", solvers.FPNDM, "multistep, Runge-Kutta start", _laws("final_x0", "kernel"),
+        order=2, grid="t", bound=1e-4, polynomial=NOISE_FREE, restart=None,
+    ),
+    **{
+        f"ipndm, {k}": SolverRow(
+            "ipndm", lambda k=k: solvers.IPNDM(nodes=k), "multistep, noise", MULTISTEP, order=2, grid="t",
+            bound=2e-4 if k == 2 else 1e-4, polynomial=NOISE_FREE, prime=1,
+        )
+        for k in (2, 3, 4)
+    },
+    **{
+        f"ghvb, {k}": SolverRow(
+            "ghvb", lambda k=k: solvers.GHVB(nodes=k, beta=0.5), "multistep, momentum", MULTISTEP,
+            order=min(k, 2), grid="sigma", bound=3 * [2.4e-3, 9.7e-6, 1.3e-6, 1.7e-6][k - 1],
+            polynomial=NOISE_FREE,
+        )
+        for k in (1, 2, 3, 4)
+    },
+    "ghvb": SolverRow(
+        "ghvb", solvers.GHVB, "multistep, momentum", MULTISTEP, order=2, grid="t", bound=1e-4,
+        polynomial=NOISE_FREE,
+    ),
+    "hb": SolverRow(
+        "hb", solvers.HB, "multistep, momentum", MULTISTEP, order=1, grid="sigma", bound=2e-3,
+        polynomial=NOISE_FREE,
+    ),
+    "hb, 2": SolverRow(
+        "hb", lambda: solvers.HB(nodes=2, beta=0.5), "multistep, momentum", MULTISTEP, order=1,
+        grid="sigma", bound=7.2e-3, polynomial=NOISE_FREE,
+    ),
+    **{
+        f"bdia, gamma {gamma:g}": SolverRow(
+            "bdia", lambda gamma=gamma: solvers.BDIA(gamma=gamma), "multistep, invertible",
+            MULTISTEP | {"invertible"}, order=order, grid="t", bound=bound, polynomial=NOISE_FREE,
+        )
+        for gamma, order, bound in ((1.0, 2, 2.2e-4), (0.9, 1, 1.5e-3), (0.5, 1, 8.7e-3))
+    },
+    **{
+        f"flow-{method}": SolverRow(
+            f"flow-{method}", recon.SOLVERS[f"flow-{method}"], "Runge-Kutta on a flow",
+            _laws("dirac", "final_x0", "kernel", *(["one call"] if evals == 1 else [])), order=order,
+            gaussian_order=gaussian, grid="flow", bound=bound, evals=evals, polynomial=NOISE_FREE,
+        )
+        for method, order, gaussian, evals, bound in (
+            ("euler", 1, None, 1, 3e-2), ("midpoint", 2, 3, 2, 6e-8), ("heun", 2, None, 2, 3e-5),
+            ("rk4", 4, None, 4, 1.2e-10),
+        )
+    },
+    **{
+        f"flow-{method}, vp": SolverRow(
+            f"flow-{method}", lambda method=method: recon.SOLVERS[f"flow-{method}"](process=VP()),
+            "Runge-Kutta on a flow", _laws("final_x0", "kernel", *(["one call"] if evals == 1 else [])),
+            order=order, grid="t", bound=bound, evals=evals,
+        )
+        for method, order, evals, bound in (
+            ("euler", 1, 1, 1.2e-2), ("midpoint", 2, 2, 4e-5), ("heun", 2, 2, 1.4e-4), ("rk4", 4, 4, 1e-8),
+        )
+    },
+    **{
+        f"pc, {predictor}, {type(process).__name__}": SolverRow(
+            "pc", _predictor(predictor, process), "predictor",
+            _laws("final_x0", "kernel", "one call", "stochastic"), weak_order=1, grid=grid, bound=bound,
+            mean_exact=mean_exact,
+        )
+        for predictor, process, grid, bound, mean_exact in (
+            ("reverse-diffusion", VE(), "lam", 1e-1, True), ("reverse-diffusion", VP(), "t", 2.5e-2, False),
+            ("reverse-diffusion", SubVP(), "t", 7e-3, False), ("reverse-diffusion", Flow(), "flow", 3e-2, False),
+            ("euler-maruyama", VE(), "flow", 1.4e-2, True), ("euler-maruyama", VP(), "t", 2e-2, False),
+            ("euler-maruyama", SubVP(), "t", 7e-3, False), ("euler-maruyama", Flow(), "flow", 2.3e-3, True),
+            ("ancestral", VP(), "t", 2.5e-2, True),
+        )
+    },
+    **{
+        f"pc, ancestral, {type(process).__name__}": SolverRow(
+            "pc", _predictor("ancestral", process), "predictor", ONE_STEP | {"stochastic"}, weak_order=1,
+            bound=1e-1, level=_ancestral(1.0),
+        )
+        for process in (VE(), SubVP(), Flow())
+    },
+    **{
+        f"pc, flow, {type(process).__name__}": SolverRow(
+            "pc", _predictor("flow", process), "predictor", _laws("final_x0", "kernel", "one call"),
+            order=1, grid="lam", bound=bound,
+        )
+        for process, bound in ((VE(), 3e-1), (VP(), 3e-1), (SubVP(), 3e-2), (Flow(), 3e-1))
+    },
+    "pc": SolverRow(
+        "pc", recon.SOLVERS["pc"], "predictor-corrector", _laws("no limit", "stochastic", "nonlinear"),
+        evals=2, last_evals=2, base_call=1,
+    ),
+    "pc, ald, VP, two steps": SolverRow(
+        "pc", lambda: recon.SOLVERS["pc"](corrector="ald", corrector_steps=2, process=VP()),
+        "predictor-corrector", _laws("no limit", "stochastic"), evals=3, last_evals=3, base_call=2,
+    ),
+    "pc, flow and langevin, SubVP": SolverRow(
+        "pc", lambda: recon.SOLVERS["pc"]("flow", process=SubVP()), "predictor-corrector",
+        _laws("no limit", "stochastic", "nonlinear"), evals=2, last_evals=2, base_call=1,
     ),
 }  # fmt: skip
 
@@ -246,13 +405,17 @@ class PosteriorRow:
 
     ``make(prior, problem)``. ``exact``: the setting of test_posterior_laws in which its estimate is the
     conditional mean E[x0 | x, y]: "prior" without measurements, "isotropic" for a Gaussian prior c I and
-    any linear operator, None where there is none. ``calls`` of the prior each time the solver asks.
+    any linear operator, None where there is none. ``calls`` of the prior each time the solver asks, and
+    ``level_calls`` at every level above zero besides.
+    ``total``: those of a run of so many steps, for a sampler with a loop of its own.
     """
 
     name: str
     make: Callable[..., posteriors.Posterior]
     exact: str | None = None
     calls: int = 1
+    level_calls: int = 0
+    total: Callable[[solvers.Solver, int], int] | None = None
 
 
 # label -> row; every name of recon.POSTERIORS has at least one
@@ -269,5 +432,36 @@ POSTERIORS: dict[str, PosteriorRow] = {
         "dds",
         lambda prior, problem: posteriors.DDS(prior, problem, steps=8, keep="state", tol=0.0),
         exact="isotropic",
+    ),
+    "dps": PosteriorRow("dps", posteriors.DPS),
+    "mcg": PosteriorRow("mcg", posteriors.MCG),
+    "pigdm": PosteriorRow(
+        "pigdm",
+        lambda prior, problem: posteriors.PiGDM(prior, problem, steps=8, tol=0.0),
+        exact="isotropic",
+    ),
+    "mmps": PosteriorRow("mmps", posteriors.MMPS),
+    "ddnm": PosteriorRow("ddnm", posteriors.DDNM),
+    "diffpir": PosteriorRow("diffpir", posteriors.DiffPIR),
+    "ddrm": PosteriorRow("ddrm", posteriors.DDRM, total=lambda solver, steps: steps),
+    "daps": PosteriorRow(
+        "daps",
+        lambda prior, problem: posteriors.DAPS(prior, problem, langevin=3),
+        calls=5,
+        total=lambda solver, steps: steps * solver.calls(5),
+    ),
+    "reddiff": PosteriorRow("reddiff", posteriors.REDDiff, total=lambda solver, steps: steps),
+    "reddiff, flow": PosteriorRow(
+        "reddiff",
+        lambda prior, problem: posteriors.REDDiff(prior, problem, flow=4),
+        calls=4,
+        total=lambda solver, steps: steps * solver.calls(4),
+    ),
+    "smc": PosteriorRow("smc", posteriors.SMC),
+    "stsl": PosteriorRow("stsl", posteriors.STSL, level_calls=11),
+    "stsl, first order, from noise": PosteriorRow(
+        "stsl",
+        lambda prior, problem: posteriors.STSL(prior, problem, inner=2, eta=0.0, init="noise"),
+        level_calls=2,
     ),
 }

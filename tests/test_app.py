@@ -294,7 +294,7 @@ def test_two_dimensional_masks(tmp_path):
 
 def test_a_2d_mask_keeps_the_oversampled_readout(tiny, tmp_path):
     file = make_fastmri_file(tmp_path / "a.h5", slices=1, recon=(24, 24))
-    two = Settings(Recipe(prior=tiny, steps=1, samples=1), MaskChoice("poisson", 2, 0.4), runtime=CPU)
+    two = Settings(Recipe(prior=tiny, steps=2, samples=1), MaskChoice("poisson", 2, 0.4), runtime=CPU)
     assert reconstruct([file], two, tmp_path / "out", say=quiet).exit_code == 0
     assert read_result(tmp_path / "out/a.h5").reconstruction.shape == (1, 24, 24)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -118,7 +119,7 @@ def test_declarations(row: PosteriorRow):
     problem = measured("dense")
     sampler = row.make(world_of(problem.A), problem)
     assert type(sampler) is type(recon.POSTERIORS[row.name](world_of(problem.A), problem=problem))
-    assert sampler.calls == row.calls
+    assert (sampler.calls, sampler.level_calls) == (row.calls, row.level_calls)
     assert sampler.given(problem).problem is problem and type(sampler.given(problem)) is type(sampler)
 
 
@@ -147,7 +148,7 @@ def test_laws_converge_to_the_posterior_with_the_solvers_order(name, row: Poster
     """Mean and covariance at sigma = .1, from the exact ones at sigma = 10, against the exact ones there."""
     world, problem, target = setting(row, name)
     errors = []
-    for n in (64, 128):
+    for n in (solver.settled, 2 * solver.settled):
         grid = [10 * (0.1 / 10) ** (i / n) for i in range(n + 1)]
         law = affine_walk(row.make(world, problem), solver.make(), grid, world.domain, world.is_complex)
         mean, covariance = law.moments(target.mean, target.marginal(grid[0]))
@@ -265,10 +266,17 @@ def test_dds_is_its_dense_form_under_every_solver(name, solver: SolverRow):
     problem, gamma = measured(name), 0.6
     world = world_of(problem.A)
     sampler = DDS(world, problem, weight=constant(gamma), steps=12, tol=0.0)
+    form = DenseDDS(world, problem, gamma)
+    if "nonlinear" in solver.laws:  # no affine map to read off: the walk itself
+        x = unflat(10 * random(3, len(world.mean), seed=2), world.domain, world.is_complex)
+        found, wanted = (
+            last(walk(s.given(problem.repeated(3)), solver.make(), GRID, x, Noise(0, range(3)))).x
+            for s in (sampler, form)
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+        return
     law = affine_walk(sampler, solver.make(), GRID, world.domain, world.is_complex)
-    expected = affine_walk(
-        DenseDDS(world, problem, gamma), solver.make(), GRID, world.domain, world.is_complex
-    )
+    expected = affine_walk(form, solver.make(), GRID, world.domain, world.is_complex)
     for found, wanted in zip(law, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
@@ -388,12 +396,11 @@ def test_a_row_does_not_depend_on_its_batch(row: PosteriorRow):
     A = MEASURED["dense"]()
     y = random(3, 3, seed=5) * torch.tensor([[1e-3], [1.0], [1e3]], dtype=torch.float64)
     world, x = world_of(A), 9.0 * random(3, 4, seed=6)
-    together = last(
-        walk(row.make(world, Problem(A, y, 0.1)), DPMpp(rule="midpoint"), GRID, x, Noise(0, range(3)))
-    ).x
+    together = row.make(world, Problem(A, y, 0.1)).run(DPMpp(rule="midpoint"), GRID, x, Noise(0, range(3)))
+    together = last(together).x
     for i in range(3):
         alone = row.make(world, Problem(A, y[i : i + 1], 0.1))
-        state = last(walk(alone, DPMpp(rule="midpoint"), GRID, x[i : i + 1], Noise(0, (i,))))
+        state = last(alone.run(DPMpp(rule="midpoint"), GRID, x[i : i + 1], Noise(0, (i,))))
         torch.testing.assert_close(together[i : i + 1], state.x, rtol=1e-12, atol=1e-12)
 
 
@@ -424,7 +431,7 @@ def test_weights():
 @pytest.mark.parametrize("row", rows(POSTERIORS))
 @pytest.mark.parametrize("solver", rows(SOLVERS))
 def test_network_calls_are_counted(row: PosteriorRow, solver: SolverRow):
-    """Solver evaluations times the sampler's calls, whatever the number of samples and images."""
+    """Solver evaluations times the sampler's calls, and its own at every level, whatever the number of samples and images."""
     problem = measured("inpainting")
     twice = Problem(problem.A, problem.y.repeat(2, 1, 1, 1), problem.sigma)
     counted = []
@@ -433,8 +440,16 @@ def test_network_calls_are_counted(row: PosteriorRow, solver: SolverRow):
         counted.append(len(x))
         return x / (1 + sigma**2)
 
+    try:
+        row.make(prior, None).pair(solver.make())
+    except ConfigError as refusal:  # and sample refuses it before the first call
+        with pytest.raises(ConfigError, match=re.escape(refusal.what)):
+            recon.sample(twice, prior, row.make(prior, None), solver.make(), steps=5, samples=3)
+        assert not counted
+        return
     result = recon.sample(twice, prior, row.make(prior, None), solver.make(), steps=5, samples=3)
-    expected = row.calls * (4 * solver.evals + solver.last_evals)
+    own = row.calls * solver.make().calls(5) + 5 * row.level_calls  # five levels above zero
+    expected = row.total(solver.make(), 5) if row.total else own
     assert result.network_calls == len(counted) == expected
     assert set(counted) == {6}
 

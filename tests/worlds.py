@@ -20,7 +20,6 @@ from torch.distributions import MultivariateNormal
 
 import operators as op
 from recon.state import Estimate
-from recon.walk import walk
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -211,11 +210,17 @@ def vp_sigma(t: float) -> float:
 
 
 def levels(kind: str, steps: int, start: float = 0.9, end: float = 0.05) -> list[float]:
-    """``steps`` intervals from VP time ``start`` to ``end``: uniform in half log-SNR, in t, or in sqrt(t)."""
+    """``steps`` intervals from VP time ``start`` to ``end``, uniform in half log-SNR, t, sqrt(t), flow time or sigma."""
     share = [i / steps for i in range(steps + 1)]
+    if kind == "sigma":  # between the times .4 and .2, whatever start and end
+        high, low = vp_sigma(0.4), vp_sigma(0.2)
+        return [high + s * (low - high) for s in share]
     if kind == "lam":
         high, low = math.log(vp_sigma(start)), math.log(vp_sigma(end))
         return [math.exp(high + s * (low - high)) for s in share]
+    if kind == "flow":
+        high, low = (vp_sigma(t) / (1 + vp_sigma(t)) for t in (start, end))
+        return [1 / (1 / (high + s * (low - high)) - 1) for s in share]
     power = {"t": 1.0, "quadratic": 0.5}[kind]
     return [vp_sigma((start**power + s * (end**power - start**power)) ** (1 / power)) for s in share]
 
@@ -233,11 +238,13 @@ def random_levels(steps: int, seed: int, top: float = 20.0, bottom: float = 0.05
 class Injected:
     """A source of noise with the draws prescribed: (step, stream, count) -> (rows, n); zero elsewhere.
 
-    ``asked`` lists what was drawn, in order.
+    ``asked`` lists what was drawn, in order, and of how many real numbers a row.
     """
 
+    samples = 1
+
     def __init__(self, draws: dict[tuple[int, str, int], Tensor] | None = None):
-        self.draws, self.asked = draws or {}, []
+        self.draws, self.asked = draws or {}, {}
 
     def at(self, step: int):
         counts: dict[str, int] = {}
@@ -245,7 +252,7 @@ class Injected:
         def draw(like: Tensor, stream: str = "step") -> Tensor:
             key = (step, stream, counts.get(stream, 0))
             counts[stream] = key[2] + 1
-            self.asked.append(key)
+            self.asked[key] = flat(like).shape[1]
             given = self.draws.get(key)
             return (
                 torch.zeros_like(like) if given is None else unflat(given, like.shape[1:], like.is_complex())
@@ -259,7 +266,7 @@ class Law(NamedTuple):
 
     matrix: Tensor
     offset: Tensor
-    noises: Tensor  # (K, n, n)
+    noises: Tensor  # (K, n, the longest draw)
 
     def moments(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         spread = torch.einsum("kij,klj->il", self.noises, self.noises)
@@ -280,27 +287,26 @@ def affine_walk(
         sampler = posterior
         if posterior.problem is not None:
             sampler = posterior.given(posterior.problem.repeated(len(start)))
-        return flat(last(walk(sampler, solver, grid, unflat(start, domain, is_complex), noise)).x)
+        return flat(last(sampler.run(solver, grid, unflat(start, domain, is_complex), noise)).x)
 
     dry = Injected()
     run(torch.zeros(1, n, dtype=torch.float64), dry)
-    keys = dry.asked
-    rows = 2 + n * (1 + len(keys))
+    keys, longest = list(dry.asked), max(dry.asked.values(), default=n)
+    rows = 2 + n + longest * len(keys)
     start = torch.zeros(rows, n, dtype=torch.float64)
-    eye = torch.eye(n, dtype=torch.float64)
-    start[1 : 1 + n] = eye
+    start[1 : 1 + n] = torch.eye(n, dtype=torch.float64)
     start[-1] = random(n, seed=3)
-    draws = {}
+    draws, xi = {}, torch.zeros(len(keys), longest, dtype=torch.float64)
     for k, key in enumerate(keys):
-        draw = torch.zeros(rows, n, dtype=torch.float64)
-        draw[1 + n * (k + 1) : 1 + n * (k + 2)] = eye
-        draw[-1] = random(n, seed=4 + k)
+        draw = torch.zeros(rows, dry.asked[key], dtype=torch.float64)
+        first = 1 + n + longest * k
+        draw[first : first + longest] = torch.eye(longest, dry.asked[key], dtype=torch.float64)
+        draw[-1] = xi[k, : dry.asked[key]] = random(dry.asked[key], seed=4 + k)
         draws[key] = draw
     out = run(start, Injected(draws))
     offset = out[0]
-    columns = (out[1:-1] - offset).reshape(1 + len(keys), n, n).transpose(1, 2)
-    law = Law(columns[0], offset, columns[1:])
-    xi = torch.stack([draws[key][-1] for key in keys]) if keys else torch.zeros(0, n, dtype=torch.float64)
+    columns = out[1:-1] - offset
+    law = Law(columns[:n].T, offset, columns[n:].reshape(len(keys), longest, n).transpose(1, 2))
     predicted = law.matrix @ start[-1] + offset + torch.einsum("kij,kj->i", law.noises, xi)
     torch.testing.assert_close(out[-1], predicted, rtol=1e-9, atol=1e-9)
     return law

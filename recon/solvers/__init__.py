@@ -7,8 +7,15 @@ from functools import partial
 
 from .adams import DEIS, DPMpp, ExponentialAdams, IPNDMv
 from .base import Solver
+from .bdia import BDIA
 from .ddim import DDIM, DDPM, Ancestral, Euler, Renoise, SDEDPMpp1
+from .flow import FlowRK
 from .heun import EDM, Heun
+from .momentum import GHVB, HB
+from .mrs import MRSampler
+from .pndm import FPNDM, IPNDM, PNDM
+from .predictor_corrector import PredictorCorrector
+from .singlestep import DPM1, DPM2, DPM3
 from .unipc import UniPC
 
 SOLVERS: dict[str, Callable[..., Solver]] = {
@@ -19,6 +26,11 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
     "ancestral": Ancestral,
     "heun": Heun,
     "edm": EDM,
+    "dpm1": DPM1,
+    "dpm2": DPM2,
+    "dpm3": DPM3,
+    "dpm++2s": partial(DPM2, form="data"),
+    "dpm++3s": partial(DPM3, form="data"),
     "dpm++2m": partial(DPMpp, nodes=2, rule="midpoint"),
     "dpm++3m": partial(DPMpp, nodes=3),
     "sde-dpm++1": SDEDPMpp1,
@@ -35,21 +47,45 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
     "deis-rho2": partial(DEIS, nodes=2, variable="sigma"),
     "deis-rho3": partial(DEIS, nodes=3, variable="sigma"),
     "deis-rho4": partial(DEIS, nodes=4, variable="sigma"),
+    "pndm": PNDM,
+    "fpndm": FPNDM,
+    "ipndm": IPNDM,
     "ipndm-v": IPNDMv,
+    "pc": PredictorCorrector,
+    "flow-euler": partial(FlowRK, method="euler"),
+    "flow-midpoint": partial(FlowRK, method="midpoint"),
+    "flow-heun": partial(FlowRK, method="heun"),
+    "flow-rk4": partial(FlowRK, method="rk4"),
+    "ghvb": GHVB,
+    "hb": HB,
+    "bdia": BDIA,
+    "mrs": MRSampler,
 }
 
 __all__ = [
+    "BDIA",
     "DDIM",
     "DDPM",
     "DEIS",
-    "DPMpp",
+    "DPM1",
+    "DPM2",
+    "DPM3",
     "EDM",
+    "FPNDM",
+    "GHVB",
+    "HB",
+    "IPNDM",
+    "PNDM",
     "SOLVERS",
     "Ancestral",
+    "DPMpp",
     "Euler",
     "ExponentialAdams",
+    "FlowRK",
     "Heun",
     "IPNDMv",
+    "PredictorCorrector",
+    "MRSampler",
     "Renoise",
     "SDEDPMpp1",
     "Solver",

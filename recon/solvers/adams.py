@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from .quadrature import adams_weights
 
 FORMS = ("data", "noise")
 VARIABLES = ("lam", "sigma", "time")
-RULES = ("exact", "midpoint", "official")
+RULES = ("exact", "midpoint", "taylor", "official")
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ class ExponentialAdams(Solver):
 class DPMpp(ExponentialAdams):
     """DPM-Solver++ (2M, 3M; with eta > 0 SDE-DPM-Solver++): data form in half log-SNR.
 
-    ``rule`` of the weights: "midpoint" replaces the integral of D1 by ``D1 / 2`` where two nodes are
-    combined (the released 2M); "official" is also the released 3M, which leaves a factor 2 out of the
-    second difference and so is of order 2; "exact" integrates the polynomial.
+    ``rule`` of the weights: "exact" integrates the polynomial; "midpoint" takes ``D1 / 2`` for the
+    integral of D1 where two nodes are combined (the released 2M); "taylor" leaves a factor 2 out of the
+    second difference of three nodes, as every released third order does, and so is of order 2;
+    "official" does both (the released 3M).
     """
 
     rule: str = "exact"
@@ -127,20 +129,22 @@ class DPMpp(ExponentialAdams):
 
     @property
     def order(self) -> int:
-        return min(super().order, 2 if self.rule == "official" else 3)
+        return min(super().order, 2 if self.rule in ("official", "taylor") else 3)
 
     def weights(self, levels: Sequence[float], sigma: float, target: float) -> list[float]:
-        if self.rule == "exact" or len(levels) == 1 or (self.rule == "midpoint" and len(levels) > 2):
-            return super().weights(levels, sigma, target)
         h, rate = math.log(sigma / target), 1 + self.eta
-        r0, first = math.log(levels[1] / levels[0]) / h, math.expm1(-rate * h)
-        if len(levels) == 2:
-            return [first / (2 * r0)]
-        r1 = math.log(levels[2] / levels[1]) / h
-        second = 1 + first / (rate * h)
-        third, share = (second / (rate * h) - 0.5) / (r0 + r1), r0 / (r0 + r1)
-        newer, older = second * (1 + share) - third, third - second * share
-        return [older / r1 - newer / r0, -older / r1]
+        if len(levels) == 2 and self.rule in ("midpoint", "official"):
+            return [math.expm1(-rate * h) * h / (2 * math.log(levels[1] / sigma))]
+        exact = super().weights(levels, sigma, target)
+        if len(levels) < 3 or self.rule in ("exact", "midpoint"):
+            return exact
+        # D2 = (d0 - d1) / (r0 + r1), d0 = (v_0 - v_1) / r0, d1 = (v_1 - v_2) / r1
+        r0, r1 = (math.log(older / newer) / h for newer, older in pairwise(levels[:3]))
+        if self.form == "data":
+            left_out = ((math.expm1(-rate * h) / (rate * h) + 1) / (rate * h) - 0.5) / (r0 + r1)
+        else:
+            left_out = rate * target * ((math.expm1(h) / h - 1) / h - 0.5) / (r0 + r1)
+        return [exact[0] - left_out * (1 / r0 + 1 / r1), exact[1] + left_out / r1]
 
 
 @dataclass(frozen=True)
