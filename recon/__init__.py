@@ -16,8 +16,11 @@ HOMES = {
     "sample": "sampling",
     "SOLVERS": "solvers",
     "POSTERIORS": "posteriors",
+    "Active": "posteriors",
+    "Ensemble": "posteriors",
     "PRIORS": "networks.load",
     "load_prior": "networks.load",
+    "LatentPrior": "latent",
     "Runtime": "runtime",
     "Noise": "noise",
     "State": "state",
@@ -39,9 +42,10 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from .latent import LatentPrior
     from .networks.load import PRIORS, load_prior
     from .noise import Noise
-    from .posteriors import POSTERIORS
+    from .posteriors import POSTERIORS, Active, Ensemble
     from .problem import Problem
     from .runtime import Runtime
     from .sampling import Result, sample

@@ -33,7 +33,7 @@ def samplers() -> tuple[Row, list[Row]]:
     rows = [
         (
             name,
-            str(kind.calls),
+            f"{kind.calls} + {kind.level_calls}" if kind.level_calls else str(kind.calls),
             "linear" if kind.linear_only else "any",
             ", ".join(p for p in inspect.signature(kind).parameters if p not in ("prior", "problem")) or "-",
             first_line(kind),

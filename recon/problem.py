@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from operators.base import Linear, Operator
+from operators.compose import PerImage
 
+from .actions import Actions, core, offered, parts, with_core
 from .errors import ConfigError
 
 
@@ -66,7 +68,7 @@ class Problem:
             difference = norm(self.A.forward(x) - self.y)
         if self.sigma == 0:
             return difference / norm(self.y).clamp_min(torch.finfo(difference.dtype).tiny)
-        return difference / (self.sigma * math.sqrt(self.measurements))
+        return difference / (self.sigma * math.sqrt(max(self.measurements, 1)))
 
     @cached_property
     def _power(self) -> Tensor:
@@ -86,6 +88,51 @@ class Problem:
         if "backprojection" in vars(self):
             vars(rows)["backprojection"] = self.backprojection.repeat_interleave(samples, dim=0)
         return rows
+
+    def acquire(self, chosen: Tensor, values: Tensor, actions: Actions | str | None = None) -> Problem:
+        """The problem with more measured: lines, points or views that were not measured before.
+
+        ``chosen`` (B, *shape) bool marks the new actions of every image (`recon.actions`; (B, 1, 1, W) for
+        the columns of MRI); ``values`` (B, *codomain) are measurements of full size, read where chosen.
+        y has B rows, or S for each of B images in turn. Raises `ConfigError` for shapes or kinds that do
+        not fit, and for what is measured already.
+        """
+        offer = offered(self.A, actions)
+        images, operators = len(chosen), parts(self.A)
+        if images == 0 or len(self.y) % images or len(operators) not in (1, images):
+            raise ConfigError(
+                f"{images} images were chosen for.",
+                f"y has {len(self.y)} rows, and {self.A!r} holds {len(operators)} images.",
+            )
+        own = operators if len(operators) == images else operators * images
+        taken = torch.stack([offer.taken(core(A)) for A in operators])
+        chosen = chosen.cpu()
+        if chosen.dtype != torch.bool or chosen.shape[1:] != taken.shape[1:]:
+            raise ConfigError(
+                f"chosen is {tuple(chosen.shape)} {chosen.dtype}.",
+                f"The {offer.name} of {self.A!r} are marked by (images, {', '.join(map(str, taken.shape[1:]))}) bool.",
+            )
+        if (taken & chosen).any():
+            raise ConfigError(f"Some of the {offer.name} are measured already.", "Each is measured once.")
+        wanted = (images, *offer.full(core(operators[0])).codomain)
+        if tuple(values.shape) != wanted or values.is_complex() != self.y.is_complex():
+            raise ConfigError(
+                f"The new measurements are {tuple(values.shape)} {values.dtype}.",
+                f"They are {wanted}, {'complex' if self.y.is_complex() else 'real'}: of full size, read where chosen.",
+            )
+        rows = len(self.y) // images
+        spread = [offer.spread(core(A), y) for A, y in zip(own, self.y.split(rows), strict=True)]
+        new = chosen.to(self.y.device)[:, None], values.to(self.y)[:, None], torch.stack(spread)
+        everything = torch.where(*new)
+        if len(operators) == 1 and (chosen == chosen[:1]).all():  # one operator does for all
+            own, taken, chosen = own[:1], taken[:1], chosen[:1]
+            everything = everything.flatten(0, 1)[None]
+        larger = [
+            with_core(A, offer.measuring(core(A), mask)) for A, mask in zip(own, taken | chosen, strict=True)
+        ]
+        y = torch.cat([offer.kept(core(A), part) for A, part in zip(larger, everything, strict=True)])
+        A = larger[0] if len(larger) == 1 else PerImage(tuple(cast(list[Linear], larger)))
+        return Problem(A, y, self.sigma)
 
 
 def norm(x: Tensor) -> Tensor:

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from . import grids
 from .errors import ConfigError, SamplingError, unknown
+from .latent import LatentPrior
 from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import POSTERIORS, Posterior
+from .posteriors.ensemble import particles_of, summary
+from .posteriors.record import Record
 from .problem import Problem
 from .solvers import SOLVERS
 from .state import State
@@ -26,27 +29,63 @@ class Result:
     """What `sample` gives. ``samples`` (B, S, *domain); ``network_calls`` counts the prior's, a sample.
 
     ``trace``: one dict a step with sigma and, where the posterior has a problem, the residual of the
-    believed image in units of the noise (median over the rows).
+    believed image in units of the noise (median over the rows). Of an ensemble, whose samples are
+    weighed particles, also "ess", the effective particles before resampling (of the image with the
+    fewest); ``log_weights`` (B, S) float64, not normalised; ``ancestors`` (B,), of how many first
+    particles the last descend; and ``log_evidence`` (B,), the estimate of ``ln E_prior exp(-||A x - y||^2 / (2
+    sigma_y^2))``: that of the Gaussian measurements without its constant.
+    ``acquired``: of `Active`, what was measured when, and why.
     """
 
     samples: Tensor
     network_calls: int
     trace: list[dict[str, float]] = field(default_factory=list)
+    log_weights: Tensor | None = None
+    ancestors: Tensor | None = None
+    log_evidence: Tensor | None = None
+    acquired: Record | None = None
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Of an ensemble: the particles' weights (B, S), float64, which add up to 1."""
+        return None if self.log_weights is None else self.log_weights.softmax(1)
+
+    @property
+    def ess(self) -> Tensor | None:
+        """Of an ensemble: ``1 / sum_i w_i^2`` (B,), how many particles count at the end."""
+        return None if self.weights is None else 1 / self.weights.square().sum(1)
 
     @property
     def mean(self) -> Tensor:
-        """Posterior mean (B, *domain)."""
-        return self.samples.mean(1)
+        """Posterior mean (B, *domain), weighted for an ensemble."""
+        return self.samples.mean(1) if self.weights is None else weighted_sum(self.weights, self.samples)
 
     @property
     def std(self) -> Tensor | None:
-        """Standard deviation over the samples (B, *domain), real; None for a single sample."""
-        return self.samples.std(1) if self.samples.shape[1] > 1 else None
+        """Standard deviation over the samples (B, *domain), real; None for a single sample.
+
+        Weighted for an ensemble: 0 where one particle has all the weight, which says nothing.
+        """
+        return self.spread(self.samples)
 
     @property
     def magnitude_std(self) -> Tensor | None:
         """Standard deviation of the magnitudes (B, *domain): what a std map of complex images shows."""
-        return self.samples.abs().std(1) if self.samples.shape[1] > 1 else None
+        return self.spread(self.samples.abs())
+
+    def spread(self, values: Tensor) -> Tensor | None:
+        """``sqrt(sum w |v - mean|^2 / (1 - sum w^2))`` over the samples: with equal weights the usual one."""
+        w = self.weights
+        if w is None or values.shape[1] == 1:
+            return values.std(1) if values.shape[1] > 1 else None
+        square = (values - weighted_sum(w, values)[:, None]).abs().square()
+        freedom = (1 - w.square().sum(1)).clamp_min(torch.finfo(w.dtype).eps)
+        return weighted_sum(w / freedom[:, None], square).sqrt()
+
+
+def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """``sum_s w_bs v_bs``: (B, S) and (B, S, ...) to (B, ...)."""
+    return torch.einsum("bs,bs...->b...", weights.to(values.dtype), values)
 
 
 class Counted:
@@ -90,15 +129,21 @@ def sample(
     """Draw ``samples`` images a measurement from p(x0 | y), all rows in one batch.
 
     From pure noise at ``prior.sigma_max`` (80 without) on a Karras grid to ``prior.sigma_min`` (.002),
-    then 0; or from ``init`` (B, *domain) plus noise of ``sigma_start``. ``grid``: a name of
+    then 0; or from ``init`` (B, *domain) plus noise of ``sigma_start``. A prior with a ``start`` of its
+    own (`recon.restoration`) begins there instead of at pure noise. ``grid``: a name of
     `recon.grids`, or the levels themselves. ``images`` identify the images to the noise (default
     0, 1, ...), so that an image's samples do not depend on its batch. ``watch(step, state, residual)``
-    sees every step. Raises `ConfigError` before the first network call, `SamplingError` at the first
+    sees every step. With a `recon.latent.LatentPrior` the walk and ``watch`` are in the latent space, and the
+    samples are decoded. Raises `ConfigError` before the first network call, `SamplingError` at the first
     state that is not finite.
     """
     if samples < 1:
         raise ConfigError(f"samples is {samples}.", do="Ask for at least one.")
     batch = len(problem.y)
+    refuse_other_images(prior, batch)
+    latent, pixels = prior if isinstance(prior, LatentPrior) else None, problem
+    if latent is not None:
+        problem = latent.problem(pixels)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
     solver = build(SOLVERS, solver, "solver") if isinstance(solver, str) else solver
     if problem.A.linear:
@@ -111,26 +156,58 @@ def sample(
         sampler = posterior.given(rows)
         sampler.prior = counted
     refuse_pair(sampler, solver, levels, working_dtype(problem.y))
-    like = problem.A._zeros(batch * samples, working_dtype(problem.y), problem.y.device)
+    refuse_second_start(sampler, prior, init)
+    like = zeros(problem, batch * samples)
     images = tuple(range(batch)) if images is None else tuple(images)
     if len(images) != batch:
         raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
     noise = Noise(seed, images, samples)
-    start = levels[0] * noise(like, -1, "start")
+    start = cold_start(prior if init is None else None, counted, levels[0], noise(like, -1, "start"))
     if init is not None:
-        check_init(init, problem)
+        check_init(init, pixels)
+        init = init if latent is None else latent.encoded(init.to(zeros(pixels, 1)))
         start = start + init.to(like).repeat_interleave(samples, dim=0)
     trace: list[dict[str, float]] = []
     with torch.no_grad():
         state = State(start, levels[0])
-        for index, state, residual in readings(sampler.run(solver, levels, start, noise), rows):
-            if math.isnan(residual):
+        for index, state, entry in readings(sampler.run(solver, levels, start, noise), rows):
+            if math.isnan(entry["residual"]):
                 refuse_divergence(state, index, sampler, solver)
-            trace.append({"sigma": state.sigma, "residual": residual})
+            trace.append(entry)
             if watch is not None:
-                watch(index, state, residual)
-    drawn = state.x.reshape(batch, samples, *state.x.shape[1:])
-    return Result(drawn, counted.calls, trace)
+                watch(index, state, entry["residual"])
+        drawn = state.x if latent is None else latent.decode(state.x)
+    drawn = drawn.reshape(batch, samples, *drawn.shape[1:])
+    acquired = getattr(state.memo, "record", None)
+    return Result(drawn, counted.calls, trace, *summary(state, samples), acquired=acquired)
+
+
+def cold_start(prior, counted, top: float, noise: Tensor) -> Tensor:
+    """``sigma_0 z``; or the prior's own start, where it has one, whose network call is counted too."""
+    if not hasattr(prior, "start"):
+        return top * noise
+    with torch.no_grad():
+        return prior.start(noise, top, counted)[0]
+
+
+def refuse_second_start(sampler: Posterior, prior, init: Tensor | None) -> None:
+    """Of a sampler that makes its own start: another one would be lost."""
+    if sampler.own_start and (init is not None or hasattr(prior, "start")):
+        raise ConfigError(
+            f"{type(sampler).__name__} makes its own start, and was given {'an init' if init is not None else 'a prior with one'}.",
+            "One of the two would be lost.",
+            'Tell the sampler to keep the start it is given: init="noise".',
+        )
+
+
+def refuse_other_images(prior, batch: int) -> None:
+    """A restoration prior knows its images one by one: they are the problem's."""
+    images = len(getattr(prior, "degraded", ())) or batch
+    if images != batch:
+        raise ConfigError(
+            f"The prior restores {images} degraded images, the problem holds {batch}.",
+            do="Build the prior for the images of this problem.",
+        )
 
 
 def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> list[float]:
@@ -169,6 +246,11 @@ def working_dtype(y: Tensor) -> torch.dtype:
     return real if real in (torch.float32, torch.float64) else torch.float32
 
 
+def zeros(problem: Problem, rows: int) -> Tensor:
+    """States of the problem: shape, dtype and device."""
+    return problem.A._zeros(rows, working_dtype(problem.y), problem.y.device)
+
+
 def check_init(init: Tensor, problem: Problem) -> None:
     wanted = (len(problem.y), *problem.A.domain)
     if tuple(init.shape) != wanted:
@@ -179,8 +261,8 @@ def check_init(init: Tensor, problem: Problem) -> None:
         )
 
 
-def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, State, float]]:
-    """(step, state, median residual in units of the noise) of every state; nan where the state is not finite.
+def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, State, dict[str, float]]]:
+    """(step, state, entry of the trace) of every state; its residual is nan where the state is not finite.
 
     On a GPU a number is read when the next step is under way, so that no step waits for it.
     """
@@ -188,21 +270,28 @@ def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, Stat
     for index, state in enumerate(states):
         residual = rows.residual(state.x if state.x0 is None else state.x0).median()
         x = torch.view_as_real(state.x) if state.x.is_complex() else state.x
-        number = torch.where(torch.isfinite(x.sum()), residual, math.nan).to("cpu", non_blocking=True)
+        finite, entries = torch.isfinite(x.sum()), [residual]
+        particles = particles_of(state.memo)
+        if particles is not None:
+            entries.append(particles.ess.min())
+            finite = finite & torch.isfinite(entries[1])
+        entries[0] = torch.where(finite, residual, math.nan)
+        numbers = torch.stack([entry.double() for entry in entries]).to("cpu", non_blocking=True)
         read = torch.cuda.Event() if state.x.is_cuda else None
         if read is not None:
             read.record()
-        waiting.append((index, state, number, read))
+        waiting.append((index, state, numbers, read))
         if read is None or len(waiting) > 1:
             yield arrived(*waiting.popleft())
     for one in waiting:
         yield arrived(*one)
 
 
-def arrived(index: int, state: State, number: Tensor, read: Any) -> tuple[int, State, float]:
+def arrived(index: int, state: State, numbers: Tensor, read: Any) -> tuple[int, State, dict[str, float]]:
     if read is not None:
         read.synchronize()
-    return index, state, number.item()
+    entry = dict(zip(("residual", "ess"), numbers.tolist(), strict=False))  # ess of an ensemble only
+    return index, state, {"sigma": state.sigma, **entry}
 
 
 def refuse_divergence(state: State, index: int, posterior, solver) -> None:

@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+from .active import Active
 from .base import Posterior
+from .daps import DAPS
+from .ddnm import DDNM
+from .ddrm import DDRM
 from .dds import DDS, constant, matched
+from .diffpir import DiffPIR
+from .dps import DPS, MCG, variance_preserving
+from .ensemble import Ensemble
+from .pigdm import MMPS, PiGDM
+from .reddiff import REDDiff
+from .smc import SMC
+from .stsl import STSL
 
-POSTERIORS = {"prior": Posterior, "dds": DDS}
+POSTERIORS = {
+    "prior": Posterior,
+    "dds": DDS,
+    "dps": DPS,
+    "mcg": MCG,
+    "pigdm": PiGDM,
+    "mmps": MMPS,
+    "ddnm": DDNM,
+    "ddrm": DDRM,
+    "diffpir": DiffPIR,
+    "daps": DAPS,
+    "reddiff": REDDiff,
+    "smc": SMC,
+    "stsl": STSL,
+}
 
-__all__ = ["DDS", "POSTERIORS", "Posterior", "constant", "matched"]
+__all__ = [
+    "Active",
+    "DAPS",
+    "DDNM",
+    "DDRM",
+    "DDS",
+    "DPS",
+    "DiffPIR",
+    "MCG",
+    "MMPS",
+    "PiGDM",
+    "REDDiff",
+    "variance_preserving",
+    "Ensemble",
+    "POSTERIORS",
+    "Posterior",
+    "SMC",
+    "STSL",
+    "constant",
+    "matched",
+]

@@ -23,9 +23,13 @@ class Posterior:
     """
 
     calls = 1  # of the prior, each time the solver asks
+    level_calls = 0  # of the prior besides, at every level above zero: in `start` and `correct`
+    own_start = False  # whether `start` makes the state itself, so that any other start is lost
     needs_problem = False
     linear_only = False
-    needs_kernel = False  # transition densities: N(mean, std^2) with std > 0 as all of the solver's randomness
+    needs_kernel = (
+        False  # transition densities: N(mean, std^2) with std > 0 as all of the solver's randomness
+    )
 
     def __init__(self, prior, problem: Problem | None = None):
         self.prior, self.problem = prior, problem
@@ -57,6 +61,10 @@ class Posterior:
                 "Choose a stochastic one-kernel solver: ddim with eta=1, ddpm, sde-dpm++1.",
             )
 
+    def prepared(self, solver, grid: list[float], samples: int) -> Posterior:
+        """This sampler for one walk of ``samples`` rows an image; a sampler around another prepares that too."""
+        return self
+
     def start(self, state: State, draw: Draw) -> State:
         return state
 
@@ -73,4 +81,4 @@ class Posterior:
                 f"{type(self).__name__} has no problem to solve.",
                 do="Give it one: posterior.given(recon.Problem(A, y, sigma)).",
             )
-        return walk(self, solver, grid, x, noise)
+        return walk(self.prepared(solver, grid, noise.samples), solver, grid, x, noise)

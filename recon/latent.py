@@ -1,0 +1,98 @@
+"""Latent priors: an encoder, a decoder, and a denoiser of what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from operators.base import Linear, Operator
+
+from .errors import ConfigError
+from .priors import Denoiser, Prior
+from .problem import Problem
+
+Map = Callable[[Tensor], Tensor]
+
+
+class LatentPrior(Prior):
+    """A denoiser ``denoise(z, sigma)`` of latents z (rows, *shape), with ``decode(z)`` to images and ``encode`` back.
+
+    `recon.sample` walks in the latent space, on the operator after ``decode``, which is not linear, and
+    decodes once at the end: samplers that need a linear operator are refused. ``encode`` is asked for a
+    warm start, and by STSL for its own. Any callables will do; the decoder has to be differentiable, and
+    gives images of the operator's domain: complex ones where that is complex. ``about``: sigma_min,
+    sigma_max, data_var of the latents; default ``denoise``'s own.
+    """
+
+    def __init__(self, encode: Map, decode: Map, denoise: Denoiser, shape: Sequence[int], **about: Any):
+        if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+            raise ConfigError(f"The shape of the latents is {shape}.", "It is that of one image's, without the batch axis.", "For example (4, 32, 32).")  # fmt: skip
+        super().__init__(denoise, of=denoise, **about)
+        self.encode, self.decode, self.shape = encode, decode, tuple(shape)
+
+    def problem(self, problem: Problem) -> Problem:
+        """The same measurements, of latents. Raises `ConfigError` where the decoder's images are not the operator's."""
+        A, y = Decoded(problem.A, self), problem.y
+        kind = torch.float64 if y.dtype.to_real() == torch.float64 else torch.float32
+        with torch.no_grad():
+            A.image(torch.zeros(1, *self.shape, dtype=kind, device=y.device))
+        return Problem(A, y, problem.sigma)
+
+    def encoded(self, image: Tensor) -> Tensor:
+        """``encode``, its shape checked."""
+        with torch.no_grad():
+            latent = self.encode(image)
+        if tuple(latent.shape) != (len(image), *self.shape):
+            raise ConfigError(
+                f"The encoder was given {tuple(image.shape)} and returned {tuple(latent.shape)}.",
+                f"The latents of this prior are (rows, {', '.join(map(str, self.shape))}).",
+                "Give the prior the shape of its latents for images of this size.",
+            )
+        return latent
+
+
+class Decoded(Operator):
+    """``A(decode(z))``: what was measured, of latents. Not linear, even where A is."""
+
+    def __init__(self, A: Operator, latent: LatentPrior):
+        self.A, self.latent = A, latent
+        self.domain, self.images = latent.shape, A.images
+
+    @cached_property
+    def codomain(self) -> tuple[int, ...]:
+        return self.A.codomain
+
+    @cached_property
+    def complex_codomain(self) -> bool:
+        return self.A.complex_codomain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.A.forward(self.image(x))
+
+    def image(self, z: Tensor) -> Tensor:
+        """``decode(z)``, its shape and kind checked."""
+        image = self.latent.decode(z)
+        wanted = (len(z), *self.A.domain)
+        if tuple(image.shape) != wanted or image.is_complex() != self.A.complex_domain:
+            kind = "complex" if self.A.complex_domain else "real"
+            raise ConfigError(
+                f"The decoder was given latents {tuple(z.shape)} and returned {tuple(image.shape)} {image.dtype}.",
+                f"{self.A!r} measures {kind} images {wanted}.",
+                "Give the prior the shape of its latents for images of this size; make complex images in the decoder.",
+            )
+        return image
+
+    def start_from(self, y: Tensor) -> Tensor:
+        """``encode(A^H y)``, for a linear A: where an inversion starts."""
+        return self.latent.encoded(cast(Linear, self.A).adjoint(y))
+
+    @property
+    def measured(self) -> int:
+        return self.A.measured
+
+    def __repr__(self) -> str:
+        return f"Decoded({self.A!r}, latents {self.latent.shape})"
