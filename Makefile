@@ -11,7 +11,7 @@ demo: $(VENV)/.recon  ## reconstruct the input that ships, with what ships
 	$(BIN)/recon demo
 
 test: lint  ## everything that must hold
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.recon-dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from worlds import (
     dense,
     flat,
     isotropic,
+    label,
     last,
     levels,
     random,
@@ -193,7 +194,7 @@ def test_all_seven_weightings(s):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"legacy_mean": True}, {"optimizer": "sgd"}, {"sigma_x0": 0.1}], ids=str
+    "options", [{}, {"legacy_mean": True}, {"optimizer": "sgd"}, {"sigma_x0": 0.1}], ids=label
 )
 def test_doubling_the_batch_changes_nothing(options):
     """Means and optimisers are a row's own."""
@@ -421,7 +422,7 @@ def test_nothing_is_replaced_by_zeros():
         {"optimizer": torch.optim.LBFGS},
         {"optimizer": cg},
     ],
-    ids=str,
+    ids=label,
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options)).split("_")[0].replace("optimizer", "optimiser").replace("init", "start")):  # fmt: skip

@@ -7,6 +7,7 @@ Everything is dense linear algebra in float64 over the flattened real view, writ
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -332,3 +333,8 @@ def resume(posterior, solver, grid: list[float], state, noise, index: int):
 def slopes(errors: list[float]) -> list[float]:
     """Measured orders between neighbours of a sequence in which the number of steps doubles."""
     return [math.log2(a / b) for a, b in pairwise(errors)]
+
+
+def label(value: object) -> str:
+    """A parameter's name in a test's id, without addresses, which differ between processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))

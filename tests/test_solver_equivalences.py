@@ -9,7 +9,17 @@ from itertools import pairwise
 import pytest
 import torch
 from tables import SOLVERS
-from worlds import ANISOTROPIC, Injected, identity_denoiser, levels, random, random_levels, slopes, vp_scale
+from worlds import (
+    ANISOTROPIC,
+    Injected,
+    identity_denoiser,
+    label,
+    levels,
+    random,
+    random_levels,
+    slopes,
+    vp_scale,
+)
 
 import recon
 from recon import solvers
@@ -120,7 +130,7 @@ def dpm_solver_pp_by_hand(stages, r1, r2, x, s, t):
         (DPM3("data"), dpm_solver_pp_by_hand, (3, 1 / 3, 2 / 3)),
         (DPM3("data", r1=0.4, r2=0.5), dpm_solver_pp_by_hand, (3, 0.4, 0.5)),
     ],
-    ids=str,
+    ids=label,
 )
 def test_single_steps_are_those_of_the_papers(solver, by_hand, shares):
     x = random(4, 3, seed=2)
