@@ -28,9 +28,8 @@ from .runtime import Runtime
 from .sampling import Result, sample
 from .solvers import SOLVERS
 
-USUAL: dict[str, dict[str, Any]] = {
-    "dds": {"steps": 20, "keep": "state"}
-}  # where a recipe does not say otherwise
+# options of a sampler where a recipe does not say otherwise
+USUAL: dict[str, dict[str, Any]] = {"dds": {"steps": 20, "keep": "state"}}
 STARTS = ("noise", "zero-filled", "cg-sense")
 
 
@@ -199,7 +198,11 @@ def reconstruct_slices(
         watch=watch,
     )
     seconds = (time.monotonic() - started) / len(slices)
-    return [in_file_units(s, place, result, seconds) for place, s in enumerate(slices)]
+    means, spreads = result.mean, result.spread(rss(result.samples))  # as the sampler weighs its samples
+    return [
+        in_file_units(s, samples, mean, None if spreads is None else spreads[place], result, seconds)
+        for place, (s, samples, mean) in enumerate(zip(slices, result.samples, means, strict=True))
+    ]
 
 
 def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
@@ -217,15 +220,15 @@ def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
     return Prior(denoise, of=prior)
 
 
-def in_file_units(s: Normalised, place: int, result: Result, seconds: float) -> SliceResult:
-    """The slice at ``place`` of a result: mean and std as the sampler weighs its samples."""
-    samples, mean = s.scale * result.samples[place], s.scale * result.mean[place]
+def in_file_units(
+    s: Normalised, samples: Tensor, mean: Tensor, spread: Tensor | None, result: Result, seconds: float
+) -> SliceResult:
+    samples, mean = s.scale * samples, s.scale * mean
     several = samples.shape[1] > 1
     magnitudes = rss(samples)  # over the map sets
-    spread = result.spread(rss(result.samples))
     return SliceResult(
         mean=rss(mean) if several else mean[0],
-        std=None if spread is None else s.scale * spread[place],
+        std=None if spread is None else s.scale * spread,
         samples=magnitudes.to(samples.dtype) if several else samples[:, 0],
         zero_filled=s.zero_filled,
         maps=s.maps,

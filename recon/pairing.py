@@ -9,6 +9,7 @@ import torch
 
 from .errors import ConfigError
 from .posteriors import Posterior
+from .solvers.base import least_steps
 
 
 def refuse_pair(sampler: Posterior, solver, levels: Sequence[float], dtype: torch.dtype) -> None:
@@ -22,8 +23,7 @@ def refuse_pair(sampler: Posterior, solver, levels: Sequence[float], dtype: torc
 
 def refuse_order(solver, steps: int) -> None:
     """A solver of an order above the number of steps never reaches it."""
-    nodes = getattr(solver, "nodes", 1)
-    least = nodes if nodes > 1 else solver.order
+    least = least_steps(solver)
     if least > steps:
         raise ConfigError(
             f"{type(solver).__name__} was given {steps} step{'s' if steps > 1 else ''}.",

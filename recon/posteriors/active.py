@@ -18,7 +18,7 @@ from ..errors import ConfigError, unknown
 from ..noise import Draw
 from ..problem import Problem
 from ..state import Estimate, Move, State
-from .base import Posterior
+from .base import Around, Posterior
 from .choosing import POLICIES, Belief, Policy
 from .record import Acquisition, Record, marked
 
@@ -39,7 +39,7 @@ class Scan:
         return replace(self, inner=self.inner.take(rows) if hasattr(self.inner, "take") else self.inner)
 
 
-class Active(Posterior):
+class Active(Around):
     """Active diffusion subsampling (ADS) around a sampler: measures where its particles disagree most.
 
     After some of the steps the believed images of an image's particles are measured in full,
@@ -96,15 +96,6 @@ class Active(Posterior):
         if self.problem is not None:
             self.admit(self.problem)
 
-    @property
-    def prior(self):
-        """The sampler's inside, and so everybody's."""
-        return self.inner.prior
-
-    @prior.setter
-    def prior(self, prior) -> None:
-        self.inner.prior = prior
-
     # --- what is refused ---------------------------------------------------------------------------------
 
     def admit(self, problem: Problem) -> None:
@@ -125,9 +116,6 @@ class Active(Posterior):
                 "Raise the budget, or start from fewer.",
             )
 
-    def pair(self, solver) -> None:
-        self.inner.pair(solver)
-
     def prepared(self, solver, grid: list[float], samples: int) -> Active:
         """For one walk: its particles an image, and how many of its actions are measured after which step."""
         if samples < 2 and self.policy.looks:
@@ -136,14 +124,14 @@ class Active(Posterior):
                 "It scores by what samples disagree about.",
                 "Ask for samples=4 or more.",
             )
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__, particles=samples)
-        other.inner = self.inner.prepared(solver, grid, samples)
         images = len(self.problem.y) // samples
         own = self.taken(self.problem)
         wanted = [self.budget - int(taken.sum()) for taken in (own if len(own) == images else own * images)]
-        other.plan = schedule(self.steps(grid), grid, wanted)
-        return other
+        return self.copied(
+            inner=self.inner.prepared(solver, grid, samples),
+            particles=samples,
+            plan=schedule(self.steps(grid), grid, wanted),
+        )
 
     def steps(self, grid: list[float]) -> list[int]:
         """The steps after which something may be measured: in the window, and not the last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -27,9 +27,7 @@ class Posterior:
     own_start = False  # whether `start` makes the state itself, so that any other start is lost
     needs_problem = False
     linear_only = False
-    needs_kernel = (
-        False  # transition densities: N(mean, std^2) with std > 0 as all of the solver's randomness
-    )
+    needs_kernel = False  # transition densities: N(mean, std^2), std > 0, as all of the solver's noise
 
     def __init__(self, prior, problem: Problem | None = None):
         self.prior, self.problem = prior, problem
@@ -38,9 +36,14 @@ class Posterior:
 
     def given(self, problem: Problem) -> Posterior:
         """The same sampler for other measurements."""
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__, problem=problem)
+        other = self.copied(problem=problem)
         other.admit(problem)
+        return other
+
+    def copied(self, **changes: Any) -> Self:
+        """The same sampler with other attributes; nothing is made sure of again."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__, **changes)
         return other
 
     def admit(self, problem: Problem) -> None:
@@ -82,3 +85,21 @@ class Posterior:
                 do="Give it one: posterior.given(recon.Problem(A, y, sigma)).",
             )
         return walk(self.prepared(solver, grid, noise.samples), solver, grid, x, noise)
+
+
+class Around(Posterior):
+    """A posterior around another, ``inner``: the prior is the inner one's, and so everybody's."""
+
+    inner: Posterior
+
+    @property
+    def prior(self):  # type: ignore[override]
+        """The network at the bottom."""
+        return self.inner.prior
+
+    @prior.setter
+    def prior(self, prior) -> None:
+        self.inner.prior = prior
+
+    def pair(self, solver) -> None:
+        self.inner.pair(solver)

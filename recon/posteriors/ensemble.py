@@ -18,7 +18,7 @@ from ..errors import ConfigError, unknown
 from ..noise import Draw, Noise
 from ..problem import Problem, inner64
 from ..state import Estimate, Move, Past, State, permuted
-from .base import Posterior
+from .base import Around, Posterior
 from .potential import Potential
 from .resampling import SCHEMES
 
@@ -50,7 +50,7 @@ class Particles:
         return Particles(**own, inner=inner)
 
 
-class Ensemble(Posterior):
+class Ensemble(Around):
     """Sequential Monte Carlo around a sampler: particles weighed by what it left out, and resampled.
 
     The target at level s is ``p_s(x) exp(-alpha(s) mu(x))``, ``mu(x) = ||A x - y||^2 / (2 sigma_y^2)``
@@ -137,15 +137,6 @@ class Ensemble(Posterior):
             self.admit(self.problem)
 
     @property
-    def prior(self):
-        """The sampler's inside, and so everybody's."""
-        return self.inner.prior
-
-    @prior.setter
-    def prior(self, prior) -> None:
-        self.inner.prior = prior
-
-    @property
     def guided(self) -> bool:
         """Whether the solver sees anything but the prior."""
         return type(self.inner).denoise is not Posterior.denoise
@@ -173,7 +164,7 @@ class Ensemble(Posterior):
             vars(self.potential)["norm_squared"] = known.norm_squared
 
     def pair(self, solver) -> None:
-        self.inner.pair(solver)
+        super().pair(solver)
         name = type(solver).__name__
         if not solver.kernel:
             raise ConfigError(
@@ -197,10 +188,13 @@ class Ensemble(Posterior):
     def prepared(self, solver, grid: list[float], samples: int) -> Ensemble:
         """For one walk: its particles an image, its first level, and whether its steps are random."""
         self.pair(solver)
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__, particles=samples, top=grid[0], still=not solver.stochastic)
-        other.last = grid[-2] if grid[-1] == 0 else 0.0
-        other.inner = self.inner.prepared(solver, grid, samples)
+        other = self.copied(
+            inner=self.inner.prepared(solver, grid, samples),
+            particles=samples,
+            top=grid[0],
+            still=not solver.stochastic,
+            last=grid[-2] if grid[-1] == 0 else 0.0,
+        )
         _ = self.potential.norm_squared  # asked for once, so that no step waits for it
         if self.weights == "feynman-kac":
             _ = self.potential.laplacian

@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..grids import karras
 from ..noise import Noise
 from ..priors import Denoiser, flow
+from ..solvers.base import least_steps
 from ..state import State
 from .base import Posterior
 
@@ -56,8 +57,7 @@ def refuse_inner_solver(name: str, solver, steps: int) -> None:
             "The solver walks the probability flow inside every step, which is deterministic.",
             "Choose euler, heun, dpm++2m, or ddim with eta=0.",
         )
-    nodes = getattr(solver, "nodes", 1)
-    least = nodes if nodes > 1 else solver.order
+    least = least_steps(solver)
     if least > steps:
         raise ConfigError(
             f"{name} walks {steps} step{'s' if steps > 1 else ''} of {kind} inside every step.",

@@ -63,9 +63,7 @@ class SMC(Ensemble):
     def prepared(self, solver, grid: list[float], samples: int) -> Ensemble:
         if self.guide != "auto":
             return super().prepared(solver, grid, samples)
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__, guide="denoised" if solver.stochastic else None)
-        return other.prepared(solver, grid, samples)
+        return self.copied(guide="denoised" if solver.stochastic else None).prepared(solver, grid, samples)
 
     def pull(self, s: float, kept: float, std: float) -> float:
         ratio = self.potential.norm_squared / self.sigma_y**2

@@ -143,9 +143,7 @@ class STSL(Posterior):
 
     def prepared(self, solver, grid: list[float], samples: int) -> STSL:
         """For one walk: the levels that its inversion climbs."""
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__, levels=grid)
-        return other
+        return self.copied(levels=grid)
 
     def start(self, state: State, draw: Draw) -> State:
         x = self.inverted(state.x) if self.own_start else state.x

@@ -62,6 +62,12 @@ class Solver:
         """Refuse a grid this method cannot walk; ``relative_rounding`` is that of the state's dtype."""
 
 
+def least_steps(solver) -> int:
+    """Steps below which a solver gains nothing from its order: its evaluations where it combines several."""
+    nodes = getattr(solver, "nodes", 1)
+    return nodes if nodes > 1 else solver.order
+
+
 def euler(est: Estimate, target: float) -> Tensor:
     """``x0 + t eps``: the step of order one that every method starts from."""
     return est.x0.add(est.eps, alpha=target)
