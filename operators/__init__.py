@@ -7,6 +7,7 @@ from . import masks
 from .base import Linear, Operator
 from .check import check
 from .coils import compress, noise_covariance, noise_level, rss, simulate_coils, whiten
+from .complexify import Complexified, complexified
 from .compose import Adjoint, Identity, Normal, PerImage, Scale, Sum
 from .ct import CT
 from .differences import Difference
@@ -24,6 +25,7 @@ __all__ = [
     "MRI",
     "Adjoint",
     "Blur",
+    "Complexified",
     "Difference",
     "Identity",
     "Inpainting",
@@ -38,6 +40,7 @@ __all__ = [
     "SuperResolution",
     "cg",
     "check",
+    "complexified",
     "compress",
     "espirit",
     "fft2c",

@@ -13,6 +13,7 @@ from torch.fft import fftn, fftshift, ifftn, ifftshift
 from torch.nn.functional import pad
 
 from .base import Linear, Operator
+from .complexify import Complexified, rows, together
 from .compose import Identity, LinearChain, PerImage, Scale
 from .fourier import Blur
 from .mri import MRI
@@ -158,6 +159,23 @@ def of_images(A: PerImage) -> Spectral | None:
     return Spectral(s, each("coordinates"), each("image"), each("measured"))
 
 
+def of_complexified(A: Complexified) -> Spectral | None:
+    """The inner's, of real and imaginary part: coordinates (B, 2, ...)."""
+    inner = spectral(A.inner, dense=False)
+    if inner is None:
+        return None
+
+    def image(c: Tensor) -> Tensor:
+        return torch.complex(*together(inner.image(c.flatten(0, 1))).unbind(1))
+
+    return Spectral(
+        inner.s[:, None],
+        lambda x: together(inner.coordinates(rows(x))),
+        image,
+        lambda y: together(inner.measured(rows(y))),
+    )
+
+
 KINDS: dict[type, Callable[..., Spectral | None]] = {
     Inpainting: of_inpainting,
     Scale: of_scale,
@@ -166,6 +184,7 @@ KINDS: dict[type, Callable[..., Spectral | None]] = {
     SuperResolution: of_super_resolution,
     MRI: of_mri,
     LinearChain: of_chain,
+    Complexified: of_complexified,
     PerImage: of_images,
 }
 

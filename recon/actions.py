@@ -11,11 +11,13 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from operators.base import Operator, is_cache
+from operators.base import Linear, Operator, is_cache
+from operators.complexify import Complexified
 from operators.compose import Chain, PerImage
 from operators.ct import CT, csr
 from operators.mri import MRI
@@ -201,12 +203,16 @@ def parts(A: Operator) -> tuple[Operator, ...]:
 
 
 def core(A: Operator):
-    """The operator that measures, of a chain such as ``A @ Scale(s)``."""
+    """The operator that measures, of a chain such as ``A @ Scale(s)``, or on complex images."""
+    if isinstance(A, Complexified):
+        return core(A.inner)
     return core(A.outer) if isinstance(A, Chain) else A
 
 
 def with_core(A: Operator, measuring: Operator) -> Operator:
     """The same chain with another operator that measures."""
+    if isinstance(A, Complexified):
+        return Complexified(cast(Linear, with_core(A.inner, measuring)))
     return with_core(A.outer, measuring) @ A.inner if isinstance(A, Chain) else measuring
 
 

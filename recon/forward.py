@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import CT, Blur, Identity, Inpainting, Linear, Operator, SuperResolution
+from operators import CT, Blur, Identity, Inpainting, Linear, Operator, SuperResolution, complexified
 from operators.fourier import gaussian_kernel
 from operators.masks import make_mask
 from operators.mri import MRI
@@ -48,9 +48,9 @@ def tomography(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
     return CT(size[0], [arc * i / views for i in range(views)])
 
 
-def denoising(size: Size, complex_images: bool = False) -> Linear:
+def denoising(size: Size) -> Linear:
     """The image itself, with noise."""
-    return Identity((1, *size), complex_domain=complex_images)
+    return Identity((1, *size))
 
 
 def fourier(
@@ -62,14 +62,17 @@ def fourier(
 
 @dataclass(frozen=True)
 class Entry:
-    """``kind(size, **options)`` makes the operator; ``complex_images``: of complex images only (None: either)."""
+    """``kind(size, **options)`` makes the operator; ``complex_images``: of complex images only.
+
+    One of real images acts on complex ones as `operators.Complexified`.
+    """
 
     kind: Callable[..., Linear]
-    complex_images: bool | None = False
+    complex_images: bool = False
 
     @property
     def options(self) -> list[str]:
-        return [name for name in parameters(self.kind)[0] if name not in ("size", "complex_images")]
+        return [name for name in parameters(self.kind)[0] if name != "size"]
 
 
 OPERATORS: dict[str, Entry] = {
@@ -77,25 +80,30 @@ OPERATORS: dict[str, Entry] = {
     "super-resolution": Entry(super_resolution),
     "blur": Entry(blur),
     "ct": Entry(tomography),
-    "denoising": Entry(denoising, None),
+    "denoising": Entry(denoising),
     "mri": Entry(fourier, True),
 }
 
 
 def make_operator(name: str, options: Mapping[str, Any], size: Size, complex_images: bool) -> Operator:
-    """The operator of that name for images (1, H, W); ``module:Class`` is given ``domain`` where it takes one."""
+    """The operator of that name for images (1, H, W), real ones `complexified` where the images are complex.
+
+    ``module:Class`` is given ``domain`` where it takes one.
+    """
     if ":" in name:
         takes = parameters(kind)[0] if callable(kind := find_object(name)) else []
         given = dict(options)
         if "domain" in takes:
             given.setdefault("domain", (1, *size))
-        return build_operator(name, given)
+        made = build_operator(name, given)
+        real = isinstance(made, Linear) and not made.complex_domain and not made.complex_codomain
+        return complexified(made) if complex_images and real else made
     if name not in OPERATORS:
         raise unknown("operator", name, OPERATORS)
     entry = OPERATORS[name]
     refuse_unknown(options, entry.options, f"The operator {name}")
-    extra = {"complex_images": complex_images} if entry.complex_images is None else {}
-    return construct(entry.kind, {"size": size, **extra, **options}, f"The operator {name}")
+    made = construct(entry.kind, {"size": size, **options}, f"The operator {name}")
+    return complexified(made) if complex_images else made
 
 
 def build_operator(name: str, options: Mapping[str, Any]) -> Operator:

@@ -20,7 +20,7 @@ def operators() -> tuple[Row, list[Row]]:
     rows = [
         (
             name,
-            "complex" if entry.complex_images else "real",
+            "complex" if entry.complex_images else "real, complex",
             ", ".join(entry.options) or "-",
             first_line(entry.kind),
         )

@@ -98,16 +98,19 @@ def restore(
             size = job.size if job.measured and job.size else (data.shape[-2], data.shape[-1])
             A = make_operator(job.operator, job.options, size, is_complex)
             refuse_domain(job, A, is_complex, size)
-            y = data if job.measured else simulated(A, data, job)
+            y = measured_by(A, data) if job.measured else simulated(A, data, job)
             Problem(A, y, float(job.sigma))
             ready.append((path, target, y, A))
         except Exception as error:
             outcome.failures.append(Failure(path, explained(error, path)))
             fail(outcome.failures[-1])
     if dry_run:
+        recipe = job.recipe
+        sampler = POSTERIORS[recipe.sampler](prior, **recipe.sampler_options)
+        calls = sampler.network_calls(SOLVERS[recipe.solver](**recipe.solver_options), recipe.steps)
         for path, target, y, A in ready:
             say(
-                f"{path} -> {target}: {A!r}, y {tuple(y.shape)}, {job.recipe.steps} network calls of {job.recipe.samples}"
+                f"{path} -> {target}: {A!r}, y {tuple(y.shape)}, {calls} network calls of {recipe.samples} samples"
             )
         outcome.done = [target for _, target, _, _ in ready]
         return outcome
@@ -178,7 +181,7 @@ def prior_is_complex(prior: Any) -> bool:
 def refuse_domain(job: Restoration, A: Operator, is_complex: bool, size: Size) -> None:
     kind, other = ("complex", "real") if is_complex else ("real", "complex")
     if A.complex_domain != is_complex:
-        fitting = [n for n, e in OPERATORS.items() if e.complex_images in (None, is_complex)]
+        fitting = [name for name, entry in OPERATORS.items() if is_complex or not entry.complex_images]
         raise ConfigError(
             f"The operator {job.operator} acts on {other} images, the prior {job.recipe.prior} is one of {kind} images.",
             "A prior says something of its own kind of images only.",
@@ -194,14 +197,16 @@ def refuse_domain(job: Restoration, A: Operator, is_complex: bool, size: Size) -
 
 def simulated(A: Operator, image: Tensor, job: Restoration) -> Tensor:
     """``y = A x + n``: noise of ``sigma`` a real component, seeded."""
-    image = (
-        torch.complex(image, torch.zeros_like(image))
-        if A.complex_domain and not image.is_complex()
-        else image
-    )
+    if A.complex_domain and not image.is_complex():
+        image = torch.complex(image, torch.zeros_like(image))
     with torch.no_grad():
         clean = A(image[None, None])
     return clean + float(job.sigma) * Noise(job.recipe.seed, (0,))(clean, -2, "measurement")
+
+
+def measured_by(A: Operator, y: Tensor) -> Tensor:
+    """Measurements as A gives them: real ones of an operator on complex images have an imaginary part of 0."""
+    return torch.complex(y, torch.zeros_like(y)) if A.complex_codomain and not y.is_complex() else y
 
 
 def read_image(path: Path, measured: bool) -> Tensor:

@@ -58,6 +58,13 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "sum": lambda: op.Inpainting(_mask(5, 6)) + 2.0 * op.Blur(_random(3, 3), (1, 5, 6)),
     "adjoint": lambda: op.Blur(_random(3, 3), (1, 5, 6)).H,
     "normal": lambda: op.Inpainting(_mask(5, 6)).N,
+    "complexified inpainting": lambda: op.Complexified(op.Inpainting(_mask(5, 4))),
+    "complexified sr": lambda: op.Complexified(op.SuperResolution((1, 8, 12), factor=4).to(torch.float64)),
+    "complexified blur": lambda: op.Complexified(op.Blur(_random(3, 3), (1, 5, 6))),
+    "complexified ct": lambda: op.Complexified(op.CT(6, [0.0, 17.0, 45.0, 90.0, 133.0]).to(torch.float64)),
+    "complexified, several images": lambda: op.Complexified(
+        op.PerImage((op.Inpainting(_mask(5, 4)), op.Inpainting(1 - _mask(5, 4))))
+    ),
     "per image": lambda: op.PerImage((op.Inpainting(_mask(5, 4)), op.Inpainting(1 - _mask(5, 4)))),
 }
 

@@ -256,7 +256,6 @@ def test_restore_refuses_what_does_not_fit(tiny, tmp_path, capsys):
     images(tmp_path)
     file = tmp_path / "image.npy"
     for arguments, said in [
-        (["--operator", "inpainting"], "acts on real images"),
         (["--operator", "inpaintin"], '"inpainting"'),
         (["--operator", "mri", "--operator-args", "acel=2"], '"accel"'),
         (["--operator", "mri", "--sigma", "-1"], "sigma"),
@@ -267,7 +266,26 @@ def test_restore_refuses_what_does_not_fit(tiny, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("operator", ["inpainting", "super-resolution", "blur", "denoising"])
+REAL = ["inpainting", "super-resolution", "blur", "denoising"]
+
+
+@pytest.mark.parametrize("operator", REAL)
+def test_restore_with_a_prior_of_complex_images(tiny, tmp_path, capsys, operator):
+    images(tmp_path)
+    assert restore(tmp_path, tiny, tmp_path / "picture.png", "--operator", operator) == 0
+    with np.load(tmp_path / "out/picture.npz") as found:
+        assert found["mean"].shape == (32, 24) and np.iscomplexobj(found["measurement"])
+    capsys.readouterr()
+
+
+def test_operators_of_complex_images_need_such_a_prior(tmp_path, capsys):
+    images(tmp_path)
+    real = make_prior(tmp_path, "real", complex_images=False)
+    assert restore(tmp_path, real, tmp_path / "picture.png", "--operator", "mri") == 2
+    assert "acts on complex images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("operator", REAL)
 def test_restore_real_images(tmp_path, capsys, operator):
     images(tmp_path)
     real = make_prior(tmp_path, "real", complex_images=False)
