@@ -76,6 +76,10 @@ class Operator:
         """How many numbers of one measurement are measured; operators with a mask count what it lets through."""
         return math.prod(self.codomain)
 
+    def masked(self, y: Tensor) -> Tensor:
+        """``y`` with zeros where nothing is measured; itself for operators without a mask."""
+        return y
+
     @cached_property
     def complex_codomain(self) -> bool:
         return self._zero_measurement.is_complex()

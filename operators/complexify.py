@@ -34,6 +34,9 @@ class Complexified(Linear):
         """Complex numbers, as many as the inner measures real ones."""
         return self.inner.measured
 
+    def masked(self, y: Tensor) -> Tensor:
+        return self.apart(self.inner.masked, y)
+
     def apart(self, real_map: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         """A real linear map, such as the inner's ``fbp``, of real and imaginary part: (B, ...) complex to the same."""
         return torch.complex(*together(real_map(rows(z))).unbind(1))

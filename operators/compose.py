@@ -100,6 +100,10 @@ class Chain(Operator):
     def measured(self) -> int:
         return self.outer.measured
 
+    def masked(self, y: Tensor) -> Tensor:
+        """Through a scale on the left."""
+        return (self.inner if isinstance(self.outer, Scale) else self.outer).masked(y)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
 
@@ -245,6 +249,9 @@ class PerImage(Linear):
     @property
     def measured(self) -> int:
         return sum(a.measured for a in self.operators) // len(self.operators)
+
+    def masked(self, y: Tensor) -> Tensor:
+        return torch.cat([a.masked(r) for a, r in zip(self.operators, self._split(y), strict=True)])
 
     @property
     def images(self) -> int:

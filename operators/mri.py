@@ -72,6 +72,9 @@ class MRI(Linear):
     def measured(self) -> int:
         return int(self.mask.sum()) * self.codomain[0]
 
+    def masked(self, y: Tensor) -> Tensor:
+        return self.mask.to(y.dtype) * y
+
     @property
     def _sets(self) -> Tensor:
         assert self.maps is not None

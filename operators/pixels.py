@@ -46,6 +46,9 @@ class Inpainting(Linear):
     def forward(self, x: Tensor) -> Tensor:
         return self.mask.to(x.dtype) * x
 
+    def masked(self, y: Tensor) -> Tensor:
+        return self.forward(y)
+
     def adjoint(self, y: Tensor) -> Tensor:
         return self.forward(y)
 

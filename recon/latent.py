@@ -94,5 +94,8 @@ class Decoded(Operator):
     def measured(self) -> int:
         return self.A.measured
 
+    def masked(self, y: Tensor) -> Tensor:
+        return self.A.masked(y)
+
     def __repr__(self) -> str:
         return f"Decoded({self.A!r}, latents {self.latent.shape})"

@@ -22,8 +22,9 @@ class Problem:
     """An operator, its measurements y (B, *A.codomain), and their noise.
 
     ``sigma`` is the standard deviation of the noise PER REAL COMPONENT in the units of y: complex
-    measurements have ``E|n|^2 = 2 sigma^2``. Refused: a y of another shape or kind, on another device,
-    with NaN or infinity; a negative sigma.
+    measurements have ``E|n|^2 = 2 sigma^2``. Where A measures nothing, y is set to zero, so full k-space
+    will do beside a mask. Refused: a y of another shape or kind, on another device, with NaN or
+    infinity; a negative sigma.
     """
 
     A: Operator
@@ -52,6 +53,7 @@ class Problem:
             raise ConfigError("y contains NaN or infinity.", "No reconstruction of it would mean anything.", "Find out where the acquisition broke; mask what is missing in the operator instead.")  # fmt: skip
         if not (math.isfinite(self.sigma) and self.sigma >= 0):
             raise ConfigError(f"sigma is {self.sigma}.", "It is a standard deviation, in the units of y.")
+        object.__setattr__(self, "y", A.masked(y))
 
     @cached_property
     def backprojection(self) -> Tensor:

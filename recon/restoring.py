@@ -201,7 +201,7 @@ def simulated(A: Operator, image: Tensor, job: Restoration) -> Tensor:
         image = torch.complex(image, torch.zeros_like(image))
     with torch.no_grad():
         clean = A(image[None, None])
-    return clean + float(job.sigma) * Noise(job.recipe.seed, (0,))(clean, -2, "measurement")
+    return clean + A.masked(float(job.sigma) * Noise(job.recipe.seed, (0,))(clean, -2, "measurement"))
 
 
 def measured_by(A: Operator, y: Tensor) -> Tensor:

@@ -76,6 +76,18 @@ def test_states_its_codomain(make):
 
 
 @ALL
+def test_what_is_not_measured_is_zero(make):
+    a = make()
+    y, noise = a(image(a)), randn(2 * a.images, *a.codomain, seed=3, dtype=a(image(a)).dtype)
+    kept = a.masked(noise)
+    torch.testing.assert_close(a.masked(y), y, rtol=0, atol=0)
+    torch.testing.assert_close(a.masked(kept), kept, rtol=0, atol=0)
+    torch.testing.assert_close(a.adjoint(kept), a.adjoint(noise))
+    if not isinstance(a, op.Sum):
+        assert int((kept != 0).sum()) == 2 * a.images * a.measured
+
+
+@ALL
 def test_converts_to_another_precision_and_stays_itself(make):
     a = make()
     x = image(a)
