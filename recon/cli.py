@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import ConfigError, ReconError, nearest
+from .errors import ConfigError, ReconError, nearest, unknown
 
 OUT = "recon_out"
 LISTS = ("operators", "samplers", "solvers", "priors", "masks")
@@ -93,6 +93,7 @@ def parser() -> Parser:
     add_inspect(commands)
     add_reconstruct(commands)
     add_restore(commands)
+    add_benchmark(commands)
     add_train(commands)
     add_list(commands)
     add_check(commands)
@@ -193,6 +194,22 @@ def add_restore(commands: Any) -> None:
     add_sampling(p)
 
 
+def add_benchmark(commands: Any) -> None:
+    p = command(commands, "benchmark", benchmark, "run a grid of problems, methods, solvers and budgets, and go on where it stopped", "check everything, list the cells, and do nothing")  # fmt: skip
+    p.add_argument("config", metavar="CONFIG", help="the grid in YAML, or a preset, such as benchmark")
+    p.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder that inputs are relative to (default: $RECON_SHARED_DATA, or where CONFIG is)",
+    )
+    p.add_argument("--out", default="recon_bench", metavar="DIR", help="folder of rows and report (default ./recon_bench)")  # fmt: skip
+    p.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="cells of PROBLEM/METHOD, * for any")  # fmt: skip
+    p.add_argument("--part", default="1/1", metavar="I/N", help="every N-th cell from the I-th on: N processes share a folder")  # fmt: skip
+    p.add_argument(
+        "--plugin", metavar="FILE.py", help="a Python file, whose objects are then named MODULE:NAME"
+    )
+
+
 def add_train(commands: Any) -> None:
     p = command(commands, "train", train, "train a prior, or go on with a training that was interrupted", "show the settings, and do nothing")  # fmt: skip
     p.add_argument("config", metavar="CONFIG", help="settings in YAML, or a preset, such as brain-mri")
@@ -222,7 +239,7 @@ def add_bench(commands: Any) -> None:
     p = command(
         commands, "bench", bench, "measure speed in ratios, and quality on real k-space", "say what would be measured"
     )  # fmt: skip
-    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, solvers, all of them without a name; quality: mri, coverage, curve")  # fmt: skip
+    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all of them without a name; quality: mri, coverage, curve")  # fmt: skip
     p.add_argument(
         "--repetitions", type=int, default=20, metavar="N", help="of a short measurement (default 20)"
     )
@@ -369,19 +386,62 @@ def restore(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
+def benchmark(args: argparse.Namespace) -> int:
+    from .benchmark.plan import make_plan
+    from .benchmark.run import benchmark as run
+    from .config import load_plugin
+
+    if args.plugin:
+        load_plugin(args.plugin)
+    plan = make_plan(args.config)
+    here = Path(args.config).parent if Path(args.config).is_file() else Path(".")
+    tally = run(
+        plan,
+        args.out,
+        args.data or os.environ.get("RECON_SHARED_DATA") or here,
+        only=args.only,
+        part=part(args.part),
+        command=f"recon benchmark {args.config}",
+        dry_run=args.dry_run,
+        fail=lambda error: report(error, args.debug),
+    )
+    if not args.dry_run:
+        print(f"{tally.done} cells done now, {tally.skipped} before, {len(tally.failed)} failed.")
+    if tally.written:
+        print(f"Written: {', '.join(map(str, tally.written))}")
+        print(f"Look at: {Path(args.out) / 'index.html'}")
+    return tally.exit_code
+
+
+def part(text: str) -> tuple[int, int]:
+    """ "2/3" -> (2, 3)."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise ConfigError(f'--part is "{text}".', "It says which of how many.", "Write --part 1/2.")
+    return int(index), int(count)
+
+
 def train(args: argparse.Namespace) -> int:
     from .config import construct, read_config
     from .train import TrainConfig
     from .train import train as run
+    from .train_autoencoder import AutoencoderConfig, train_autoencoder
 
     settings = read_config(args.config) | flags_of(args, "data_root", "out")
-    config = construct(TrainConfig, settings, "A training")
+    kinds = {"prior": (TrainConfig, run), "autoencoder": (AutoencoderConfig, train_autoencoder)}
+    kind = str(settings.pop("kind", "prior"))
+    if kind not in kinds:
+        raise unknown("kind of training", kind, kinds)
+    config = construct(kinds[kind][0], settings, "A training")
     if args.dry_run:
         show(config)
         return 0
-    folder = run(config)
-    print(f"The prior is {folder / config.name}.safetensors, with its card beside it.")
-    print(f"Next: recon reconstruct FILE --prior {folder / config.name}.safetensors")
+    weights = kinds[kind][1](config) / f"{config.name}.safetensors"
+    print(f"The {kind} is {weights}, with its card beside it.")
+    if kind == "autoencoder":
+        print("Next: recon train a prior of its latents, whose configuration names it as autoencoder.")
+    else:
+        print(f"Next: recon reconstruct FILE --prior {weights}" + (" --sampler dps" if config.autoencoder else ""))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from operators import CT, Blur, Identity, Inpainting, Linear, Operator, SuperResolution, complexified
+from operators.coils import rss, simulate_coils
 from operators.fourier import gaussian_kernel
 from operators.masks import make_mask
 from operators.mri import MRI
@@ -20,9 +21,20 @@ from .errors import ConfigError, InputError, unknown
 Size = tuple[int, int]
 
 
-def inpainting(size: Size, keep: float = 0.5, seed: int = 0, mask: Tensor | None = None) -> Linear:
-    """Pixels that are known, a random share ``keep`` of them or those of a mask."""
-    if mask is None:
+def inpainting(
+    size: Size,
+    keep: float = 0.5,
+    seed: int = 0,
+    mask: Tensor | None = None,
+    box: Sequence[int] | None = None,
+) -> Linear:
+    """Pixels that are known: a random share ``keep``, or all but a central ``box`` (h, w), or those of a mask."""
+    if box is not None:
+        if len(box) != 2 or not all(0 < b < n for b, n in zip(box, size, strict=True)):
+            raise InputError(f"The box is {box}, the image {size}.", "It is a height and a width inside it.")
+        (top, left), mask = ((n - b) // 2 for b, n in zip(box, size, strict=True)), torch.ones(size)
+        mask[top : top + box[0], left : left + box[1]] = 0
+    elif mask is None:
         mask = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < keep
     return Inpainting(mask)
 
@@ -54,10 +66,19 @@ def denoising(size: Size) -> Linear:
 
 
 def fourier(
-    size: Size, mask: Any = "gaussian", accel: float = 4.0, center: float | None = None, seed: int = 0
+    size: Size,
+    mask: Any = "gaussian",
+    accel: float = 4.0,
+    center: float | None = None,
+    seed: int = 0,
+    coils: int = 1,
 ) -> Linear:
-    """Single-coil k-space under a mask that is named or given."""
-    return MRI(make_mask(mask, size, accel, center, seed) if isinstance(mask, str) else mask, shape=size)
+    """k-space under a mask that is named or given; of several coils with simulated maps of unit length."""
+    mask = make_mask(mask, size, accel, center, seed) if isinstance(mask, str) else mask
+    if coils == 1:
+        return MRI(mask, shape=size)
+    maps = simulate_coils(coils, size)
+    return MRI(mask, maps / rss(maps))
 
 
 @dataclass(frozen=True)

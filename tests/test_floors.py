@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors"},
     {"processes"},
-    {"actions", "state", "noise", "grids", "resources", "outcome", "timing"},
+    {"actions", "state", "noise", "grids", "resources", "outcome", "timing", "chunks", "allocation"},
     {"walk"},
     {
         "solvers",
@@ -31,15 +31,16 @@ FLOORS = [
         "optim",
         "restoration",
     },
-    {"networks.load", "runtime", "inversion", "latent"},
-    {"posteriors", "networks.diffusers"},
+    {"networks.autoencoder", "latent"},
+    {"networks.load", "runtime", "inversion", "training"},
+    {"posteriors", "networks.diffusers", "recording"},
     {"pairing"},
     {"sampling", "io", "metrics"},
-    {"mri", "acquisition", "train"},
-    {"config", "curve_points"},
-    {"forward", "solver_bench", "curve_report"},
+    {"mri", "acquisition", "train", "train_autoencoder"},
+    {"config", "curve_points", "memory_bench"},
+    {"forward", "sampler_bench", "solver_bench", "curve_report"},
     {"app", "report", "bench", "evaluation", "restoring", "inspecting", "checking", "listing"},
-    {"solver_curve"},
+    {"solver_curve", "benchmark"},
     {"cli"},
 ]
 FLOOR = {module: height for height, modules in enumerate(FLOORS) for module in modules}

@@ -63,6 +63,10 @@ def test_presets_and_demo_are_found(installed):
     )
 
 
+def test_the_template_of_reports_is_inside(installed):
+    assert (installed / "recon" / "benchmark" / "report.html.j2").is_file()
+
+
 def test_the_command_is_declared(installed):
     entry = next(installed.glob("*.dist-info")) / "entry_points.txt"
     assert "recon = recon.cli:main" in entry.read_text()

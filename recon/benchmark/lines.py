@@ -1,0 +1,183 @@
+"""Rows of a benchmark, one a cell, brought together into lines: the numbers that every output of a report shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+DASH = "–"
+LEVEL = 0.90  # of the intervals whose coverage is reported
+Row = Mapping[str, Any]
+Key = tuple[str, str, str | None, int | None]
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean of ``n`` finite numbers and its standard error ``s / sqrt(n)``, s with n - 1; None where there is none."""
+
+    mean: float | None = None
+    error: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One (problem, method, solver, calls) over inputs, slices and seeds.
+
+    ``n`` cells are done, ``failed`` are not. ``calls`` is what was asked for, None where that was left
+    to the method; ``network_calls`` is what was made for each of ``samples``. PSNR in dB, residual in
+    units of sigma_y, coverage as a share, seconds a cell.
+    """
+
+    problem: str
+    method: str
+    solver: str | None
+    calls: int | None
+    n: int
+    failed: int
+    samples: tuple[int, ...]
+    psnr: Stat
+    object_psnr: Stat
+    ssim: Stat
+    nmse: Stat
+    residual: Stat
+    coverage: Stat
+    ess: Stat
+    network_calls: Stat
+    seconds: Stat
+
+    @property
+    def classical(self) -> bool:
+        """Made without a network."""
+        return self.network_calls.mean == 0
+
+    @property
+    def peer(self) -> bool:
+        return is_peer(self.method)
+
+    @property
+    def name(self) -> str:
+        return self.method if self.solver is None else f"{self.method} · {self.solver}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Cells of a line that failed alike; ``where`` names the first."""
+
+    problem: str
+    method: str
+    solver: str | None
+    calls: int | None
+    what: str
+    why: str
+    do: str
+    where: str
+    count: int = 1
+
+
+METRICS = ("psnr", "object_psnr", "ssim", "nmse")
+MEASURES = ("residual", "coverage", "ess", "network_calls", "seconds")
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each key, in the order in which the keys came."""
+    return list({row["key"]: row for row in rows}.values())
+
+
+def aggregate(rows: Iterable[Row]) -> list[Line]:
+    """The lines of all cells that are done, problem by problem as they came, then by falling PSNR."""
+    cells: dict[Key, list[Row]] = {}
+    for row in latest(rows):
+        cells.setdefault(line_key(row), []).append(row)
+    lines = [line(key, of) for key, of in cells.items() if any(map(is_done, of))]
+    places = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in cells))}
+    return sorted(lines, key=lambda one: (places[one.problem], -finite_or(one.psnr.mean, -math.inf)))
+
+
+def line(key: Key, rows: Sequence[Row]) -> Line:
+    done = [row for row in rows if is_done(row)]
+    metrics = {name: statistic(row.get("metrics", {}).get(name) for row in done) for name in METRICS}
+    measures = {name: statistic(row.get(name) for row in done) for name in MEASURES}
+    samples = sorted({int(row["cell"]["samples"]) for row in done if row["cell"].get("samples") is not None})
+    return Line(*key, len(done), len(rows) - len(done), tuple(samples), **metrics, **measures)
+
+
+def line_key(row: Row) -> Key:
+    cell = row["cell"]
+    return str(cell["problem"]), str(cell["method"]), cell.get("solver"), cell.get("calls")
+
+
+def is_done(row: Row) -> bool:
+    return row.get("status") == "done"
+
+
+def is_peer(method: str) -> bool:
+    """Another library's: its methods begin with its name."""
+    return method.lower().startswith("deepinv")
+
+
+def statistic(values: Iterable[Any]) -> Stat:
+    """Over the numbers among ``values``; an exact result has infinite PSNR, and then so has the mean."""
+    numbers = [float(v) for v in values if v is not None and not math.isnan(float(v))]
+    if not numbers:
+        return Stat()
+    if not all(map(math.isfinite, numbers)):
+        return Stat(fmean(numbers), None, len(numbers))
+    error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
+    return Stat(fmean(numbers), error, len(numbers))
+
+
+def failures(rows: Iterable[Row]) -> list[Failure]:
+    """What failed and how: equal errors of one line are counted, not repeated."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in latest(rows):
+        if not is_done(row):
+            said = row.get("error") or {}
+            found.setdefault((*line_key(row), *(str(said.get(k) or "") for k in ("what", "why", "do"))), []).append(row)  # fmt: skip
+    return [Failure(*key, where=where(of[0]), count=len(of)) for key, of in found.items()]
+
+
+def where(row: Row) -> str:
+    """Which of the cells of a line a row is."""
+    cell = row["cell"]
+    parts = [str(cell["input"])] if cell.get("input") is not None else []
+    return ", ".join(
+        [*parts, *(f"{key} {cell[key]}" for key in ("slice", "seed") if cell.get(key) is not None)]
+    )
+
+
+# --- numbers as text -------------------------------------------------------------------------------------
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """``value`` in ``form``; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return format(value, form)
+
+
+def finite_or(value: float | None, other: float) -> float:
+    return other if value is None or math.isnan(value) else value
+
+
+def percent(value: float | None) -> str:
+    return DASH if value is None else f"{number(100 * value, '.1f')} %"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return number(seconds)
+    return f"{seconds:.3f}" if seconds < 0.1 else f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
+
+
+def calls_made(line: Line) -> str:
+    """``samples x calls``: 4 × 20."""
+    if line.classical:
+        return "0"
+    samples = DASH if not line.samples else "–".join(map(str, dict.fromkeys((line.samples[0], line.samples[-1]))))  # fmt: skip
+    return f"{samples} × {number(line.network_calls.mean, '.0f')}"

@@ -1,0 +1,64 @@
+"""Pictures of a cell: mean, standard deviation, error, and what they are compared with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..metrics import least_squares_scale
+from .answer import Answer
+from .scenes import Scene
+
+ERROR = 0.2  # of the reference's brightness, where maps of error and std end
+
+
+def save_pictures(out: Path, key: str, name: str, scene: Scene, answer: Answer) -> dict[str, str | None]:
+    """PNGs in ``out/pictures``, relative to ``out``: gray from 0 to the reference's 99.9th percentile, maps in colour.
+
+    ``key`` names those of the answer, ``name`` those of the scene.
+    """
+    reference = scene.reference.cpu().numpy()
+    top = float(np.quantile(reference, 0.999))
+    mean = scene.magnitudes(answer.mean)
+    scale = least_squares_scale(mean, scene.reference)
+    error = np.abs(scale * mean.numpy() - reference)
+    several = len(answer.samples) > 1
+    spread = answer.std if answer.std is not None else answer.samples.abs().std(0) if several else None
+    std = None if spread is None else scale * scene.magnitudes(spread).numpy()
+    backprojected = scene.magnitudes(scene.problem.backprojection[0])
+    measured = least_squares_scale(backprojected, scene.reference) * backprojected.numpy()
+    maps = {f"{key}_error": error, **({f"{key}_std": std} if std is not None else {})}
+    grays = {f"{key}": scale * mean.numpy(), f"{name}_reference": reference, f"{name}_measured": measured}
+    folder = out / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, image in grays.items():
+        save_gray(folder / f"{stem}.png", image / top)
+    for stem, image in maps.items():
+        save_map(folder / f"{stem}.png", image / (ERROR * top))
+    return {
+        "mean": f"pictures/{key}.png",
+        "std": f"pictures/{key}_std.png" if std is not None else None,
+        "error": f"pictures/{key}_error.png",
+        "reference": f"pictures/{name}_reference.png",
+        "measured": f"pictures/{name}_measured.png",
+    }
+
+
+def save_gray(path: Path, image: np.ndarray) -> None:
+    write(path, (np.clip(image, 0, 1) * 255).round().astype(np.uint8))
+
+
+def save_map(path: Path, image: np.ndarray) -> None:
+    from matplotlib import colormaps
+
+    write(path, (colormaps["inferno"](np.clip(image, 0, 1))[..., :3] * 255).round().astype(np.uint8))
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    beside = path.with_name(path.name + ".part")
+    Image.fromarray(pixels).save(beside, format="png")
+    os.replace(beside, path)

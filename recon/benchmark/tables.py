@@ -1,0 +1,164 @@
+"""The numbers of a benchmark as tables: one line a cell in CSV, one line a method and budget in Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .lines import DASH, LEVEL, Failure, Line, Row, calls_made, duration, latest, number, percent
+
+UNWRITTEN = ("pictures", "versions")  # not numbers; the page shows them
+
+
+@dataclass(frozen=True)
+class Column:
+    """``text`` is shown; ``value`` is sorted by, and the best is ``max`` or ``min`` where one is better."""
+
+    head: str
+    title: str
+    text: Callable[[Line], str]
+    value: Callable[[Line], float | str | None]
+    best: Callable[[Iterable[float]], float] | None = None
+
+
+def decibels(line: Line) -> str:
+    return f"{number(line.psnr.mean)} ± {number(line.psnr.error)}"
+
+
+COLUMNS = (
+    Column("method", "posterior sampler, or what it is compared with", lambda of: of.method, lambda of: of.method),
+    Column("solver", "of the reverse process", lambda of: of.solver or DASH, lambda of: of.solver or ""),
+    Column("asked", "network calls a sample that were asked for; – : the method's own default",
+           lambda of: number(of.calls, "d"), lambda of: of.calls),
+    Column("PSNR of the mean", "dB, mean over the cells ± standard error", decibels, lambda of: of.psnr.mean, max),
+    Column("object PSNR", "dB, over the pixels of the object alone",
+           lambda of: number(of.object_psnr.mean), lambda of: of.object_psnr.mean, max),
+    Column("SSIM", "structural similarity", lambda of: number(of.ssim.mean, ".3f"), lambda of: of.ssim.mean, max),
+    Column("NMSE", "normalised mean squared error", lambda of: number(of.nmse.mean, "#.3g"), lambda of: of.nmse.mean, min),
+    Column("residual", "distance to the measurements in units of their noise; 1 is what noise alone leaves",
+           lambda of: number(of.residual.mean), lambda of: of.residual.mean),
+    Column(f"coverage of {LEVEL:.0%}".replace("%", " %"), f"share of the object within the {LEVEL:.0%} intervals",
+           lambda of: percent(of.coverage.mean), lambda of: of.coverage.mean),
+    Column("ESS", "effective sample size", lambda of: number(of.ess.mean, ".1f"), lambda of: of.ess.mean),
+    Column("network calls", "samples × calls of each", calls_made, lambda of: of.network_calls.mean),
+    Column("seconds", "a cell, all its samples", lambda of: duration(of.seconds.mean), lambda of: of.seconds.mean),
+    Column("n", "cells: inputs, slices and seeds",
+           lambda of: f"{of.n} ({of.failed} failed)" if of.failed else str(of.n), lambda of: of.n),
+)  # fmt: skip
+
+
+def columns(lines: Sequence[Line]) -> list[Column]:
+    """Those to show: the effective sample size only where something has one."""
+    return [c for c in COLUMNS if c.head != "ESS" or any(line.ess.n for line in lines)]
+
+
+def best(column: Column, lines: Sequence[Line]) -> str | None:
+    """The best text of a column, where one is better: those equal to it in print are as good."""
+    if column.best is None:
+        return None
+    found = {line: column.value(line) for line in lines}
+    values = {line: v for line, v in found.items() if isinstance(v, int | float) and not math.isnan(v)}
+    if len(values) < 2:
+        return None
+    winner = column.best(values.values())
+    return column.text(next(line for line, value in values.items() if value == winner))
+
+
+def footnotes(lines: Sequence[Line], conventions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the numbers mean: (name, sentence)."""
+    own = [
+        ("±", "standard error over the n cells of a line, taken as independent; PSNR is that of the mean of the samples"),
+        ("network calls", "samples × calls that each sample took (mean over the cells)"),
+        ("seconds", "a cell, all its samples"),
+        (DASH, "not measured, or the method's own default"),
+    ]  # fmt: skip
+    if any(line.failed for line in lines):
+        own.append(
+            ("n", "the numbers are of the cells that are done; those that failed may have been harder")
+        )
+    return [*((str(k), str(v)) for k, v in conventions.items()), *own]
+
+
+# --- Markdown --------------------------------------------------------------------------------------------
+
+
+def markdown(
+    lines: Sequence[Line],
+    failed: Sequence[Failure],
+    *,
+    title: str,
+    conventions: Mapping[str, str],
+    command: str,
+) -> str:
+    """A section a problem, then what failed, then what the numbers mean."""
+    parts = [f"# {escaped(title)}", f"```sh\n{command}\n```"]
+    shown = columns(lines)
+    for problem in dict.fromkeys(one.problem for one in (*lines, *failed)):
+        of = [line for line in lines if line.problem == problem]
+        parts.append(f"## {escaped(problem)}")
+        if of:
+            body = [[column.text(line) for column in shown] for line in of]
+            parts.append(grid([[column.head for column in shown], *body], numbers_from=2))
+        else:
+            parts.append("Every cell failed.")
+    if failed:
+        parts.append("## Failed cells")
+        heads = [
+            *("problem", "method", "solver", "asked", "cells", "first of them"),
+            "what",
+            "why",
+            "what to do",
+        ]
+        body = [[f.problem, f.method, f.solver or DASH, number(f.calls, "d"), str(f.count),
+                 f.where or DASH, f.what or DASH, f.why or DASH, f.do or DASH] for f in failed]  # fmt: skip
+        parts.append(grid([heads, *body]))
+    parts.append("## Conventions")
+    said = [
+        f"- {escaped(name)}: {escaped(sentence.rstrip('.'))}."
+        for name, sentence in footnotes(lines, conventions)
+    ]
+    parts.append("\n".join(said))
+    return "\n\n".join(parts) + "\n"
+
+
+def grid(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
+    """A table with its head first; columns from ``numbers_from`` on stand to the right."""
+    texts = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
+    right = len(rows[0]) if numbers_from is None else numbers_from
+    rule = "|" + "".join("---:|" if place >= right else "---|" for place in range(len(rows[0])))
+    return "\n".join([texts[0], rule, *texts[1:]])
+
+
+def escaped(text: str) -> str:
+    """``text`` in one line, with what Markdown would read as markup made plain."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+# --- CSV -------------------------------------------------------------------------------------------------
+
+
+def table(rows: Iterable[Row]) -> str:
+    """One line a cell with every number it has, nested names joined by dots; empty where there is none."""
+    flat = [dict(flattened(row)) for row in latest(rows)]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def flattened(row: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            if prefix or key not in UNWRITTEN:
+                yield from flattened(value, "" if not prefix and key == "cell" else f"{prefix}{key}.")
+        elif value is None or (isinstance(value, float) and math.isnan(value)):
+            yield prefix + key, ""
+        else:
+            yield prefix + key, value

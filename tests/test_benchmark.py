@@ -1,0 +1,256 @@
+"""``recon benchmark``: every cell once, rows that last, failures recorded, nothing run that the config misspells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from make_kspace import make_fastmri_file
+from make_prior import make_prior
+
+from recon import metrics
+from recon.benchmark import run as job
+from recon.benchmark.plan import cells, make_plan
+from recon.benchmark.scenes import Images, KSpace, chosen
+from recon.cli import main
+from recon.errors import ConfigError
+from recon.networks.load import load_prior
+
+SIZE = 24
+MRI = {"operator": "mri", "sigma": 0.01, "options": {"mask": "random", "accel": 2, "center": 0.2, "coils": 3}}
+GRID = {
+    "inputs": ["slices.npz"],
+    "samples": 2,
+    "calls": 3,
+    "problems": {"mri": MRI, "holes": {"operator": "inpainting", "sigma": 0.05, "options": {"box": [6, 8]}}},
+    "methods": {"dds": {"options": {"steps": 2}}, "zero-filled": {"sampler": "adjoint"}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two brain-like slices, a k-space file, and a tiny prior."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+    slices = np.stack([(x**2 + y**2 < r) * (1 + 0.3 * np.cos(9 * x)) for r in (0.7, 0.5, 0.6)])
+    np.savez(folder / "slices.npz", images=slices.astype(np.float32))
+    make_fastmri_file(folder / "scan.h5", slices=1, H=48, W=64, noise=0.01)
+    make_prior(folder)
+    return folder
+
+
+@pytest.fixture
+def grid(folder, tmp_path):
+    """Write a grid that differs from `GRID`, run it, and give its exit code."""
+
+    def go(*arguments: str, out="out", **changes) -> int:
+        settings = {**GRID, "prior": str(folder / "tiny.safetensors"), **changes}
+        (tmp_path / "grid.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        return main(
+            ["benchmark", str(tmp_path / "grid.yaml"), "--data", str(folder), "--out", str(tmp_path / out), *arguments]
+        )  # fmt: skip
+
+    return go
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
+def plan(folder, **changes):
+    return make_plan({**GRID, "prior": str(folder / "tiny.safetensors"), **changes})
+
+
+def test_a_grid_is_whole_and_its_report_written(grid, tmp_path, capsys):
+    assert grid() == 0
+    found = rows(tmp_path / "out")
+    assert {(r["cell"]["problem"], r["cell"]["method"]) for r in found} == {
+        (p, m) for p in ("mri", "holes") for m in ("dds", "zero-filled")
+    }
+    for row in found:
+        ours = row["cell"]["method"] == "dds"
+        assert row["status"] == "done" and row["network_calls"] == (3 if ours else 0)
+        assert (row["coverage"] is not None) == ours and row["residual"] >= 0
+        assert set(row["metrics"]) == {"psnr", "object_psnr", "ssim", "nmse", "fastmri_psnr"}
+        for picture in filter(None, row["pictures"].values()):
+            assert (tmp_path / "out" / picture).is_file()
+    assert {"table.md", "table.csv", "index.html"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert "4 cells done now, 0 before, 0 failed" in capsys.readouterr().out
+
+
+def test_finished_cells_are_skipped_and_new_ones_run(grid, tmp_path, capsys):
+    assert grid() == 0
+    before = (tmp_path / "out/rows.jsonl").read_bytes()
+    assert grid() == 0 and (tmp_path / "out/rows.jsonl").read_bytes() == before
+    assert grid(seeds=[0, 1]) == 0
+    found = rows(tmp_path / "out")
+    assert (tmp_path / "out/rows.jsonl").read_bytes().startswith(before)
+    assert len(found) == 6 and {r["cell"]["seed"] for r in found[4:]} == {1}
+    assert grid(slices=2) == 0
+    assert len(rows(tmp_path / "out")) == 10
+    capsys.readouterr()
+
+
+def test_a_cell_that_fails_is_recorded_and_tried_again(grid, tmp_path, capsys):
+    methods = {"ddrm": {"options": {}}, **GRID["methods"]}
+    assert grid(methods=methods) == 1
+    failed = [r for r in rows(tmp_path / "out") if r["status"] == "failed"]
+    assert [(r["cell"]["problem"], r["cell"]["method"]) for r in failed] == [("mri", "ddrm")]
+    assert "singular value" in " ".join(failed[0]["error"].values())
+    assert "5 cells done now, 0 before, 1 failed" in capsys.readouterr().out
+    assert grid(methods=methods) == 1
+    assert len([r for r in rows(tmp_path / "out") if r["status"] == "failed"]) == 2
+    assert "ddrm" in (tmp_path / "out/table.md").read_text()
+    capsys.readouterr()
+
+
+def test_a_run_that_was_cut_short_is_mended(grid, tmp_path, capsys):
+    assert grid() == 0
+    path = tmp_path / "out/rows.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    assert grid() == 0
+    found = rows(tmp_path / "out")
+    assert len(found) == 4 and path.read_bytes().startswith(whole[: whole[:-1].rfind(b"\n") + 1])
+    capsys.readouterr()
+
+
+def test_parts_and_patterns_share_the_work(grid, tmp_path, capsys):
+    assert grid(out="all") == 0
+    assert grid("--part", "1/2") == 0 and len(rows(tmp_path / "out")) == 2
+    assert grid("--part", "2/2") == 0 and len(rows(tmp_path / "out")) == 4
+    one, other = ({r["key"]: r["metrics"] for r in rows(tmp_path / out)} for out in ("all", "out"))
+    assert one == other
+    assert grid("--only", "*/dds", out="some") == 0
+    assert {r["cell"]["method"] for r in rows(tmp_path / "some")} == {"dds"}
+    assert grid("--only", "*/nothing", out="none") == 2
+    assert grid("--part", "3/2", out="none") == 2
+    assert not (tmp_path / "none").exists()
+    capsys.readouterr()
+
+
+def test_a_dry_run_does_nothing(grid, tmp_path, capsys):
+    assert grid("--dry-run") == 0
+    assert "mri / slices.npz 1 / dds" in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"methds": {}}, '"methods"'),
+        ({"methods": {"dds": {"solvr": "euler"}}}, '"solver"'),
+        ({"methods": {"dds": {"options": {"stps": 2}}}}, '"steps"'),
+        ({"methods": {"dsd": {}}}, '"dds"'),
+        ({"methods": {"dds": {"solver": "eulr"}}}, '"euler"'),
+        ({"methods": {"dds": {"active": {"budgt": 3}}}}, '"budget"'),
+        ({"methods": {"dds": {"ensemble": {"tempr": 0.8}}}}, '"temper"'),
+        ({"methods": {"dds": {"problems": ["mir*"]}}}, "problem"),
+        ({"methods": {"dds": {"start": "fit"}}}, "sigma_start"),
+        ({"problems": {"a": {"operator": "mir", "sigma": 0.1}}}, '"mri"'),
+        ({"problems": {"a": {"operator": "mri", "sigma": 0.1, "options": {"acel": 2}}}}, '"accel"'),
+        ({"problems": {"a": {"operator": "mri"}}}, "sigma"),
+        ({"problems": {"a": {"mask": {"name": "random"}, "operator": "mri", "sigma": 0.1}}}, "one of the two"),
+        ({"problems": {"a": {"mask": {"nme": "random"}}}}, '"name"'),
+        ({"inputs": ["nothing.npz"]}, "nothing.npz"),
+        ({"inputs": []}, "inputs"),
+        ({"prior": "brain-mir"}, '"brain-mri"'),
+    ],
+)  # fmt: skip
+def test_what_a_config_misspells_is_refused_before_anything_is_run(grid, tmp_path, capsys, changes, said):
+    assert grid(**changes) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_key_is_that_of_everything_a_number_depends_on(folder):
+    def keys(settings, data="d", weights="w"):
+        p = plan(folder, **settings)
+        return {c.key(data, weights) for c in cells(p, {name: {"slices.npz": [1]} for name in p.problems})}
+
+    base = keys({})
+    assert keys({"title": "Another", "pictures": 0, "runtime": {"chunk": 1}}) == base and len(base) == 4
+    for changes, alike in (
+        ({"problems": {**GRID["problems"], "mri": {**MRI, "sigma": 0.02}}}, 2),
+        ({"methods": {**GRID["methods"], "dds": {"options": {"steps": 3}}}}, 2),
+        ({"calls": 4}, 2),  # zero-filling makes none
+        ({"samples": 3}, 2),
+        ({"solver": "ddim"}, 2),
+        ({"seeds": [1]}, 0),
+        ({"level": 0.8}, 0),
+    ):
+        assert len(keys(changes) & base) == alike, changes
+    assert not keys({}, data="e") & base and not keys({}, weights="x") & base
+
+
+def test_more_slices_only_add_to_those_before(folder):
+    source = Images(folder / "slices.npz")
+    assert chosen(source, 1) == [1] and chosen(source, 5) == [1, 0, 2] and chosen(source, (2, 7)) == [2]
+
+
+def test_the_scene_is_what_its_problem_says(folder):
+    prior, p = load_prior(folder / "tiny.safetensors"), plan(folder)
+    scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
+    truth = Images(folder / "slices.npz").truth(1, True)[None, None]
+    assert abs(float(scene.problem.residual(truth)) - 1) < 0.1
+    torch.testing.assert_close(scene.reference, truth.abs()[0, 0])
+    assert float(scene.reference.flatten().quantile(0.995)) == pytest.approx(1)
+    everything = scene.measure(torch.ones(1, 1, 1, SIZE, dtype=torch.bool))
+    here = scene.A.masked(everything) != 0
+    torch.testing.assert_close((everything - scene.problem.y)[here].abs().mean(), torch.tensor(0.0), atol=0.03, rtol=0)
+    assert int((everything != 0).sum()) == everything.numel()
+
+
+def test_kspace_is_undersampled_against_all_of_itself(grid, folder, tmp_path, capsys):
+    mask = {"mask": {"name": "random", "accel": 2, "center": 0.3}, "inputs": ["scan.h5"]}
+    assert grid(problems={"scan": mask}, inputs=[]) == 0
+    ours = next(r for r in rows(tmp_path / "out") if r["cell"]["method"] == "dds")
+    assert ours["cell"]["measured"]["mask"]["accel"] == 2 and ours["metrics"]["psnr"] > 10
+    whole = KSpace(folder / "scan.h5")
+    spec = replace(plan(folder, problems={"scan": mask}).problems["scan"], mask={})
+    with pytest.raises(Exception, match="no reference"):
+        whole.scene(spec, 0, load_prior(folder / "tiny.safetensors"), 0, torch.device("cpu"))
+    capsys.readouterr()
+
+
+def test_samplers_around_samplers(grid, tmp_path, capsys):
+    lines = {"operator": "mri", "sigma": 0.01, "options": {"mask": "random", "accel": 8, "center": 0.1}}
+    methods = {
+        "ensemble": {"sampler": "dds", "solver": "ddpm", "options": {"keep": "state"}, "ensemble": {"temper": 0.5}},
+        "active": {"sampler": "dds", "active": {"budget": 8, "choose": "variance"}},
+        "warm": {"sampler": "dds", "start": "fit", "sigma_start": 1.0},
+    }  # fmt: skip
+    assert grid(problems={"lines": lines}, methods=methods, calls=6) == 0
+    found = {r["cell"]["method"]: r for r in rows(tmp_path / "out")}
+    assert found["ensemble"]["ess"] >= 1 and found["ensemble"]["notes"]["ancestors"] >= 1
+    assert found["active"]["notes"]["acquired"] == 8
+    assert {r["network_calls"] for r in found.values()} == {6}
+    capsys.readouterr()
+
+
+def test_numbers_are_those_of_the_metrics(folder):
+    p = plan(folder)
+    cell = next(iter(cells(p, {name: {"slices.npz": [1]} for name in p.problems})))
+    prior = load_prior(folder / "tiny.safetensors")
+    scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
+    truth = Images(folder / "slices.npz").truth(1, True)[None]
+    samples = torch.stack([truth, 1.2 * truth])
+    answer = job.Answer(samples, samples.mean(0), 3, 1.0)
+    row = job.numbers(scene, answer, cell)
+    mean = samples.mean(0).abs()[0]
+    assert row["metrics"]["psnr"] is None or row["metrics"]["psnr"] > 100  # the scale is not counted
+    assert row["metrics"]["fastmri_psnr"] == pytest.approx(float(metrics.psnr(mean, scene.reference)))
+    assert row["coverage"] == metrics.coverage(scene.reference, samples.abs()[:, 0], level=0.9).value
+
+
+def test_a_plan_needs_problems_and_methods():
+    with pytest.raises(ConfigError, match="names no problems"):
+        make_plan({"inputs": ["a.npz"], "methods": {"dds": {}}})
+    with pytest.raises(ConfigError, match="names no methods"):
+        make_plan({"inputs": ["a.npz"], "problems": {"mri": MRI}, "methods": {}})
+
+
+def test_the_preset_that_ships_is_one(tmp_path):
+    assert set(make_plan("benchmark").methods) >= {"DDS", "TV", "zero-filled"}
