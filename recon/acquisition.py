@@ -102,10 +102,8 @@ def acquire(file: KSpaceFile, found: Scan, choice: MaskChoice) -> Acquisition:
     Raises `InputError` or `operators.OperatorError` where nothing is left, where the file is
     undersampled already, and for an acceleration that its lines do not allow.
     """
-    measured = pattern(found.sampled)
+    measured = measured_samples(file, found)
     shape = (file.height, file.width)
-    if file.mask is not None:
-        measured = measured & file.mask.expand(shape)
     if choice.is_file:
         chosen = read_mask(str(choice.name), file).expand(shape)
     elif choice.undersamples:
@@ -124,6 +122,12 @@ def acquire(file: KSpaceFile, found: Scan, choice: MaskChoice) -> Acquisition:
     return Acquisition(mask, measured)
 
 
+def measured_samples(file: KSpaceFile, found: Scan) -> Tensor:
+    """(H, W) bool: where k-space was measured, by what is in it and by the file's own mask."""
+    measured = pattern(found.sampled)
+    return measured if file.mask is None else measured & file.mask.expand(file.height, file.width)
+
+
 def pattern(sampled: Tensor) -> Tensor:
     """(H, W) bool: the measured rows and columns where they are full, else sample by sample."""
     box = sampled.any(1)[:, None] & sampled.any(0)[None]
@@ -132,14 +136,19 @@ def pattern(sampled: Tensor) -> Tensor:
 
 def refuse_twice(file: KSpaceFile, measured: Tensor) -> None:
     """A made mask presumes that all lines but an edge of zero padding were measured."""
-    rows, columns = measured.any(1), measured.any(0)
-    gaps = any(bool((~line[line.nonzero()[0] : line.nonzero()[-1] + 1]).any()) for line in (rows, columns))
-    if gaps or bool((measured != (rows[:, None] & columns[None])).any()):
+    if has_gaps(measured):
         raise InputError(
             f"{file.path} is undersampled already, by {acceleration(measured):.3g}.",
             "A further mask would leave an acceleration that nobody asked for.",
             "Leave --accel and --mask away: its own sampling is then used.",
         )
+
+
+def has_gaps(measured: Tensor) -> bool:
+    """Whether anything but an edge of zero padding is missing."""
+    rows, columns = measured.any(1), measured.any(0)
+    gaps = any(bool((~line[line.nonzero()[0] : line.nonzero()[-1] + 1]).any()) for line in (rows, columns))
+    return gaps or bool((measured != (rows[:, None] & columns[None])).any())
 
 
 def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int) -> None:

@@ -23,6 +23,7 @@ from .io import (
     READERS,
     KSpaceFile,
     ResultWriter,
+    Scan,
     center_crop,
     check_folder,
     crop_readout,
@@ -33,9 +34,11 @@ from .io import (
     save_panel,
     scan,
 )
+from .latent import LatentPrior
 from .metrics import CONVENTIONS, Score, scores
 from .mri import Recipe, SliceResult, normalise, reconstruct_slices
 from .outcome import Failure, Outcome, explained
+from .posteriors import POSTERIORS
 from .runtime import Runtime
 from .solvers import SOLVERS
 
@@ -156,6 +159,7 @@ def prepared_prior(settings: Settings) -> Any:
             "Images of k-space are complex.",
             "Choose one trained with complex_images: true; recon list priors.",
         )
+    settings.recipe.refuse_prior(prior)
     return settings.runtime.prepare(prior)
 
 
@@ -193,17 +197,19 @@ def make_plans(
     with tqdm(total=len(files), desc="checking", unit="file", disable=None, leave=False) as bar:
         for path, target in zip(files, targets, strict=True):
             try:
-                plans.append(make_plan(path, target, settings, prior, overwrite))
+                file = open_kspace(path)
+                plans.append(make_plan(file, scan(file), target, settings, prior, overwrite))
             except Exception as error:
                 failed(path, explained(error, path))
             bar.update()
     return plans
 
 
-def make_plan(path: Path, target: Path, settings: Settings, prior: Any, overwrite: bool) -> Plan:
-    """Look at every sample of a file and settle how it is reconstructed; raises what cannot be."""
-    file, recipe = open_kspace(path), settings.recipe
-    found = scan(file)
+def make_plan(
+    file: KSpaceFile, found: Scan, target: Path, settings: Settings, prior: Any, overwrite: bool
+) -> Plan:
+    """Settle how a file that was looked at is reconstructed; raises what cannot be."""
+    recipe = settings.recipe
     acquisition = acquire(file, found, settings.mask)
     if settings.maps is not None:
         for index in range(file.slices):
@@ -212,7 +218,7 @@ def make_plan(path: Path, target: Path, settings: Settings, prior: Any, overwrit
         refuse_few_lines(file, acquisition, recipe.kernel)
         if recipe.sets is not None and recipe.sets > file.coils:
             raise ConfigError(
-                f"{path}: {recipe.sets} sets of maps were asked for.",
+                f"{file.path}: {recipe.sets} sets of maps were asked for.",
                 f"It has {file.coils} coils.",
                 "Use --sets 1.",
             )
@@ -226,7 +232,10 @@ def make_plan(path: Path, target: Path, settings: Settings, prior: Any, overwrit
     done = is_done(target, config, found.fingerprint, overwrite)
     if not done:
         is_done(target.with_name(target.name + ".part"), config, found.fingerprint, overwrite)
-    return Plan(file, acquisition, found.fingerprint, target, config, settings.maps, done)
+    plan = Plan(file, acquisition, found.fingerprint, target, config, settings.maps, done)
+    if isinstance(prior, LatentPrior):
+        prior.refuse_size(plan.size)
+    return plan
 
 
 def digest(data: bytes) -> str:
@@ -365,7 +374,9 @@ def keep(
     mean, samples, zero_filled = (
         center_crop(image, file.crop) for image in (result.mean, result.samples, result.zero_filled)
     )
-    std = None if result.std is None else center_crop(result.std, file.crop)
+    std, bounds = (
+        None if image is None else center_crop(image, file.crop) for image in (result.std, result.interval)
+    )
     found: dict[str, Score] = {}
     if reference is not None and peak is not None and float(reference.max()) > 0:
         found = scores(mean, reference, peak)
@@ -379,7 +390,9 @@ def keep(
         found["scaled_psnr"].scale if found else 1.0,
         f"{file.path.name}, slice {index}, {plan.acquisition}" + (f", {words}" if words else ""),
     )
-    writer.write(index, mean=mean, samples=samples, zero_filled=zero_filled, std=std, scores=found)
+    writer.write(
+        index, mean=mean, samples=samples, zero_filled=zero_filled, std=std, interval=bounds, scores=found
+    )
     say(
         f"  slice {index}: {words + ', ' if words else ''}noise {result.sigma_y:.3g}, "
         f"{result.network_calls} network calls, {result.seconds:.1f} s"
@@ -423,7 +436,9 @@ def describe(plan: Plan, settings: Settings, prior: Any) -> str:
     """What would be done with one file, for ``--dry-run``."""
     file, recipe = plan.file, settings.recipe
     maps = "given" if plan.maps or file.maps else "estimated" if file.coils > 1 else "none, one coil"
-    calls = file.slices * SOLVERS[recipe.solver](**recipe.solver_options).calls(recipe.steps)
+    sampler = POSTERIORS[recipe.sampler](prior, **recipe.sampler_options)
+    solver = SOLVERS[recipe.solver](**recipe.solver_options)
+    calls = file.slices * sampler.network_calls(solver, recipe.steps, recipe.sigma_end)
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.slices} slices, {file.coils} coils, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
@@ -438,8 +453,9 @@ def memory(plan: Plan, settings: Settings, prior: Any) -> float:
     """Bytes at the peak, roughly: coil images of all samples, and the widest features of the network."""
     (height, width), recipe = plan.size, settings.recipe
     card = getattr(prior, "card", None) or {"network": {}}
-    network = card["network"]
-    features = max(network.get("widths", (32,))[0] / network.get("patch", 1) ** 2, 8)
+    network = card.get("autoencoder", card)["network"]  # latents are small beside their image
+    patch = network.get("patch", 2 if "autoencoder" in card else 1)
+    features = max(network.get("widths", (32,))[0] / patch**2, 8)
     rows = min(settings.runtime.chunk or recipe.samples, recipe.samples)
     pixels = height * width
     coils = 8 * pixels * (plan.file.coils * (4 * recipe.samples + 6) + 10 * recipe.samples)

@@ -6,26 +6,18 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
 from operators import CT, SuperResolution
-from operators.coils import rss
 from operators.masks import make_mask
 from operators.mri import MRI
 
-from .config import make_prior
 from .errors import unknown
-from .mri import Recipe
-from .networks.load import build_prior, shipped
-from .networks.unet import UNet
 from .noise import Noise
-from .posteriors import DDS
-from .priors import Prior
-from .problem import Problem
-from .sampling import sample
+from .sampler_bench import coils, product_cost, sampler_costs
 from .solver_bench import solver_costs
 from .timing import Timed, interleaved
 
@@ -51,15 +43,6 @@ class Row:
 def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Row:
     a, b = interleaved(ours, theirs, repetitions=repetitions)
     return Row(name, a, b, b / a, "deepinv's time over ours", bar)
-
-
-def coils(count: int, size: int) -> torch.Tensor:
-    """Smooth maps (count, size, size) of unit length over the coils."""
-    line = torch.linspace(-1, 1, size)
-    angle = 2 * torch.pi * torch.arange(count)[:, None, None] / count
-    y, x = line[:, None] - angle.sin(), line - angle.cos()
-    maps = torch.polar(torch.exp(-(y.square() + x.square()) / 2), (y + x) * 2)
-    return maps / rss(maps)
 
 
 def multicoil(repetitions: int) -> list[Row]:
@@ -111,72 +94,6 @@ def tomography(repetitions: int) -> list[Row]:
     return [versus(name, a, b, "at least 10", max(3, repetitions // 4)) for name, a, b in pairs]
 
 
-def network() -> Prior:
-    """The prior that ships, or a network of its shape with random weights: the time is the same."""
-    if "brain-mri" in shipped():
-        return make_prior("brain-mri")
-    card = dict(sigma_data=0.3, sigma_min=0.002, sigma_max=10.0, complex_images=True)
-    plain = UNet(channels=2, widths=(48, 96, 128), blocks=2)
-    return build_prior(card | {"network": {"kind": "UNet", **plain.options}}, dict(plain.state_dict()))
-
-
-class CountedMRI(MRI):
-    """An MRI operator that counts what a sampler asks of it."""
-
-    def __init__(self, *arguments: object):
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        object.__setattr__(self, "calls", [0])
-
-    def normal(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls[0] += 1  # type: ignore[attr-defined]
-        return super().normal(x)
-
-
-def dds(repetitions: int) -> list[Row]:
-    """20 steps of DDS against its 20 network calls and its normal operators, bare."""
-    steps, size, recipe = 20, 320, Recipe()
-    prior, mask = network(), make_mask("equispaced-fraction", (size, size), 4).float()
-    A = CountedMRI(mask, coils(8, size))
-    truth = Noise(0)(torch.zeros(1, 1, size, size, dtype=torch.complex64), 0)
-    problem = Problem(A, A.forward(truth), 0.01)
-
-    def ours() -> object:
-        return sample(
-            problem,
-            prior,
-            DDS(prior, **recipe.sampler_options),
-            recipe.solver,
-            steps,
-            1,
-            init=problem.backprojection,
-            sigma_start=1.0,
-        )
-
-    def networks() -> None:
-        with torch.no_grad():
-            for _ in range(steps):
-                prior(truth, 0.5)
-
-    ours()
-    A.calls[0] = 0  # type: ignore[attr-defined]
-    ours()
-    normals = A.calls[0]  # type: ignore[attr-defined]
-    bare = MRI(mask, A.maps)
-
-    def operators() -> None:
-        for _ in range(normals):
-            bare.normal(truth)
-
-    total, calls, products = interleaved(ours, networks, operators, repetitions=max(3, repetitions // 6))
-    name = (
-        f"DDS, {size} x {size}, 8 coils, {steps} steps, against {steps} bare network calls "
-        f"({1e3 * calls:.0f} ms) and {normals} bare normal operators ({1e3 * products:.0f} ms)"
-    )
-    return [
-        Row(name, total, calls + products, total / (calls + products), "ours over the sum", "at most 1.10")
-    ]
-
-
 def startup(repetitions: int) -> list[Row]:
     """``recon --help`` beside a bare interpreter."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -191,16 +108,17 @@ def startup(repetitions: int) -> list[Row]:
     return [Row("recon --help", program, bare, program / bare, "over a bare interpreter", "below 300 ms")]
 
 
-CELLS: dict[str, Callable[[int], Sequence[object]]] = {
+CELLS: dict[str, Callable[[int], Iterable[object]]] = {
     "help": startup,
     "multicoil": multicoil,
     "super-resolution": superresolution,
     "ct": tomography,
-    "dds": dds,
+    "dds": product_cost,
+    "samplers": sampler_costs,
     "solvers": solver_costs,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
-QUALITY = ("mri", "coverage", "curve")  # on real k-space: `evaluation`, `solver_curve`
+QUALITY = ("mri", "curve")  # on real k-space: `evaluation`, `solver_curve`
 
 
 def cells(names: list[str]) -> list[str]:

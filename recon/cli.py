@@ -93,6 +93,7 @@ def parser() -> Parser:
     add_inspect(commands)
     add_reconstruct(commands)
     add_restore(commands)
+    add_calibrate(commands)
     add_benchmark(commands)
     add_train(commands)
     add_list(commands)
@@ -129,8 +130,11 @@ def add_inspect(commands: Any) -> None:
     p.add_argument("files", nargs="+", metavar="FILE", help="k-space: HDF5 as fastMRI's, cfl, npy, npz")
 
 
-def add_sampling(p: Parser) -> None:
-    """Flags of `recon.mri.Recipe` and `recon.runtime.Runtime`; what is not given keeps its default."""
+def add_sampling(p: Parser, volumes: bool = True) -> None:
+    """Flags of `recon.mri.Recipe` and `recon.runtime.Runtime`; what is not given keeps its default.
+
+    ``volumes``: whether ``--slices`` says how many of a volume go together.
+    """
     g = p.add_argument_group("how to sample (recon list shows the names)")
     g.add_argument("--sampler", metavar="NAME", help="posterior sampler (default dds)")
     g.add_argument("--solver", metavar="NAME", help="solver of the reverse diffusion (default sde-dpm++2m)")
@@ -154,22 +158,29 @@ def add_sampling(p: Parser) -> None:
     g.add_argument(
         "--chunk", type=int, metavar="N", help="samples through the network at a time; 1 needs least memory"
     )
-    g.add_argument(
-        "--slices", type=int, metavar="N", help="slices of a volume together (default: what a GPU holds)"
-    )
+    if volumes:
+        g.add_argument(
+            "--slices", type=int, metavar="N", help="slices of a volume together (default: what a GPU holds)"
+        )
     p.add_argument("--out", default=OUT, metavar="DIR", help=f"folder of the results (default ./{OUT})")
     p.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
 
 
-def add_reconstruct(commands: Any) -> None:
-    p = command(commands, "reconstruct", reconstruct, "reconstruct k-space files, with the uncertainty of each pixel", "show settings, files, masks, calls and memory, and do nothing")  # fmt: skip
-    p.add_argument("files", nargs="+", metavar="FILE", help="k-space files, or folders of them")
-    g = p.add_argument_group("undersampling (without: all lines, or the file's own mask)")
+def add_mask(p: Parser, title: str) -> Any:
+    """Flags of `recon.acquisition.MaskChoice`."""
+    g = p.add_argument_group(title)
     g.add_argument("--accel", type=float, metavar="R", help="acceleration of a mask that is made")
     g.add_argument("--mask", metavar="NAME|FILE", help="random, equispaced, equispaced-fraction, gaussian, poisson, radial, or a file")  # fmt: skip
     g.add_argument(
         "--center", type=float, metavar="F", help="fully sampled share of the width (default .32 / R)"
     )
+    return g
+
+
+def add_reconstruct(commands: Any) -> None:
+    p = command(commands, "reconstruct", reconstruct, "reconstruct k-space files, with the uncertainty of each pixel", "show settings, files, masks, calls and memory, and do nothing")  # fmt: skip
+    p.add_argument("files", nargs="+", metavar="FILE", help="k-space files, or folders of them")
+    g = add_mask(p, "undersampling (without: all lines, or the file's own mask)")
     g.add_argument(
         "--maps", metavar="FILE", help="sensitivity maps (default: estimated from the central lines)"
     )
@@ -192,6 +203,16 @@ def add_restore(commands: Any) -> None:
     p.add_argument("--measured", action="store_true", help="the inputs are measurements y (.npy), not images")
     p.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="size of the image, with --measured")
     add_sampling(p)
+
+
+def add_calibrate(commands: Any) -> None:
+    p = command(commands, "calibrate", calibrate, "measure how often the intervals hold the truth, and by what factor they are off", "show settings, files and calls, and do nothing")  # fmt: skip
+    p.add_argument("inputs", nargs="+", metavar="INPUT", help="fully sampled k-space files, or stacks of magnitude slices (npz, images) that simulated coils measure")  # fmt: skip
+    p.add_argument("--levels", nargs="+", type=float, metavar="L", help="levels of the intervals (default .5 .8 .9 .95)")  # fmt: skip
+    p.add_argument("--slices", type=int, metavar="N", help="slices of each input, spread evenly (default 8, or all of fewer)")  # fmt: skip
+    add_mask(p, "undersampling (default: random, 4-fold, 8 %% central lines)")
+    add_sampling(p, volumes=False)
+    p.add_argument("--config", metavar="NAME|FILE", help="settings in YAML, or a preset; flags go first")
 
 
 def add_benchmark(commands: Any) -> None:
@@ -239,12 +260,12 @@ def add_bench(commands: Any) -> None:
     p = command(
         commands, "bench", bench, "measure speed in ratios, and quality on real k-space", "say what would be measured"
     )  # fmt: skip
-    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all of them without a name; quality: mri, coverage, curve")  # fmt: skip
+    p.add_argument("names", nargs="*", metavar="NAME", help="speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all of them without a name; quality: mri, curve")  # fmt: skip
     p.add_argument(
         "--repetitions", type=int, default=20, metavar="N", help="of a short measurement (default 20)"
     )
     p.add_argument("--data", metavar="DIR", help="folder of the real data (default $RECON_SHARED_DATA)")
-    p.add_argument("--config", metavar="YAML", help="recipe that mri, coverage and curve measure")
+    p.add_argument("--config", metavar="YAML", help="recipe that mri and curve measure")
     g = p.add_argument_group("recon bench curve: PSNR against network calls, a curve a solver")
     g.add_argument("--solvers", nargs="+", default=[], metavar="NAME", help="of recon list solvers, with options after commas: ddim,eta=1")  # fmt: skip
     g.add_argument(
@@ -386,6 +407,32 @@ def restore(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
+def calibrate(args: argparse.Namespace) -> int:
+    from .app import settle
+    from .calibrating import LEVELS
+    from .calibrating import calibrate as run
+    from .config import load_plugin, read_config
+
+    if args.plugin:
+        load_plugin(args.plugin)
+    runtime = [name for name in RUNTIME if name != "slices"]  # here the slices that are measured
+    flags = flags_of(args, *RECIPE, *runtime, "accel", "center") | {"mask_name": args.mask}
+    settings = settle(read_config(args.config) if args.config else {}, flags)
+    if args.dry_run:
+        show(settings)
+    run(
+        args.inputs,
+        settings,
+        args.levels or LEVELS,
+        args.slices,
+        args.out,
+        overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        say=print,
+    )
+    return 0
+
+
 def benchmark(args: argparse.Namespace) -> int:
     from .benchmark.plan import make_plan
     from .benchmark.run import benchmark as run
@@ -441,7 +488,8 @@ def train(args: argparse.Namespace) -> int:
     if kind == "autoencoder":
         print("Next: recon train a prior of its latents, whose configuration names it as autoencoder.")
     else:
-        print(f"Next: recon reconstruct FILE --prior {weights}" + (" --sampler dps" if config.autoencoder else ""))
+        sampler = " --sampler dps" if config.autoencoder else ""
+        print(f"Next: recon reconstruct FILE --prior {weights}{sampler}")
     return 0
 
 
@@ -483,20 +531,18 @@ def bench(args: argparse.Namespace) -> int:
         if name == "curve":
             draw_curve(args)
         elif not args.dry_run:
-            measure_quality(name, args)
+            compare_methods(args)
     return 0
 
 
-def measure_quality(name: str, args: argparse.Namespace) -> None:
+def compare_methods(args: argparse.Namespace) -> None:
     from .app import prepared_prior, settle
     from .config import read_config
-    from .evaluation import calibrate, compare
+    from .evaluation import compare
 
     settings = settle(read_config(args.config) if args.config else {}, {})
-    path = real_data(args, "mri/kspace" if name == "mri" else "mri/eval", KSPACE if name == "mri" else SLICES)
-    prior = prepared_prior(settings)
-    measure = compare if name == "mri" else calibrate
-    measure(path, settings.recipe, prior, settings.runtime)
+    path = real_data(args, "mri/kspace", KSPACE)
+    compare(path, settings.recipe, prepared_prior(settings), settings.runtime)
 
 
 def draw_curve(args: argparse.Namespace) -> None:
@@ -512,7 +558,7 @@ def draw_curve(args: argparse.Namespace) -> None:
         print(f"Written: {', '.join(map(str, made))}")
 
 
-KSPACE, SLICES = "real_brain_mprage_4ch.h5", "openms_eval.npz"
+KSPACE = "real_brain_mprage_4ch.h5"
 
 
 def real_data(args: argparse.Namespace, folder: str, name: str) -> Path:

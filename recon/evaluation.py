@@ -1,4 +1,4 @@
-"""Quality on real data, one command each: PSNR beside the tools in use, and whether the std map is true."""
+"""Quality on real data: PSNR beside the tools in use."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.coils import rss, simulate_coils
+from operators.coils import rss
 from operators.espirit import espirit
-from operators.fourier import fft2c, ifft2c
+from operators.fourier import ifft2c
 from operators.masks import make_mask
 from operators.mri import MRI
 
-from .augment import smooth_field
 from .errors import ConfigError
 from .io import open_kspace, read_cfl, write_cfl
-from .metrics import coverage, object_mask, object_psnr, psnr, scaled_psnr, scaled_ssim
+from .metrics import object_psnr, psnr, scaled_psnr, scaled_ssim
 from .mri import Recipe, cg_sense, reconstruct_slice
-from .noise import Noise
 from .runtime import Runtime
 
 CASES = (
@@ -92,44 +90,6 @@ def bart_wavelets(y: Tensor, weight: float) -> Tensor:
         ):
             subprocess.run(command, check=True, capture_output=True)
         return torch.from_numpy(np.abs(read_cfl(image)).reshape(y.shape[-2:]))
-
-
-def calibrate(
-    path: Path, recipe: Recipe, prior, runtime: Runtime, slices: int = 2, say: Say = print
-) -> list[float]:
-    """Coverage of the 90 % interval on magnitude slices (.npz, ``images``): simulated coils, phase, noise.
-
-    8 coils, smooth random phase, noise of .01 a real component; maps estimated from the undersampled
-    data as always. Reference: noise-free root sum of squares; interval and mask: `metrics.coverage`.
-    """
-    with np.load(path, allow_pickle=False) as archive:
-        images = torch.from_numpy(archive["images"].astype(np.float32))
-    chosen = torch.linspace(0, len(images) - 1, slices).round().long()
-    say("| slice | case | PSNR of the mean | coverage of 90 % | k |")
-    say("|---|---|---|---|---|")
-    covered = []
-    for case, name, accel, center in CASES:
-        shares = []
-        for index in chosen.tolist():
-            coils = coil_images(images[index], index)
-            mask = make_mask(name, (coils.shape[-2], coils.shape[-1]), accel, center, f"slice {index}")
-            noise = 0.01 * Noise(1, (index,))(coils[None], 0)[0]
-            result = reconstruct_slice(fft2c(coils) + noise, mask, recipe, prior, runtime, slice_index=index)
-            reference = rss(coils)
-            share = coverage(reference, result.samples, mask=object_mask(reference)).value
-            shares.append(share)
-            say(f"| {index} | {case} | {float(scaled_psnr(result.mean, reference)):.2f} | {share:.3f} | {recipe.samples} |")  # fmt: skip
-        covered.append(sum(shares) / len(shares))
-        say(f"| all {len(shares)} | {case} | | {covered[-1]:.3f} | {recipe.samples} |")
-    return covered
-
-
-def coil_images(magnitude: Tensor, seed: int) -> Tensor:
-    """(H, W) magnitudes -> (8, H, W) coil images of a complex image whose 99.5 percentile is 1."""
-    magnitude = magnitude / torch.quantile(magnitude.flatten(), 0.995)
-    generator = torch.Generator().manual_seed(seed)
-    phase = smooth_field(1, max(magnitude.shape), generator)[0, 0, : magnitude.shape[0], : magnitude.shape[1]]
-    return simulate_coils(8, (magnitude.shape[0], magnitude.shape[1])) * torch.polar(magnitude, phase)
 
 
 def found(data: Path, *names: str) -> Path:

@@ -21,46 +21,66 @@ Map = Callable[[Tensor], Tensor]
 class LatentPrior(Prior):
     """A denoiser ``denoise(z, sigma)`` of latents z (rows, *shape), with ``decode(z)`` to images and ``encode`` back.
 
+    ``shape`` of one image's latents: without it, what ``encode`` makes of the problem's images.
+
     `recon.sample` walks in the latent space, on the operator after ``decode``, which is not linear, and
     decodes once at the end: samplers that need a linear operator are refused. ``encode`` is asked for a
     warm start, and by STSL for its own. Any callables will do; the decoder has to be differentiable, and
-    gives images of the operator's domain: complex ones where that is complex. ``about``: sigma_min,
-    sigma_max, data_var of the latents; default ``denoise``'s own.
+    gives images of the operator's domain: complex ones where that is complex. The last two sides of an
+    image are multiples of ``factor``. ``about``: sigma_min, sigma_max, data_var of the latents; default
+    ``denoise``'s own.
     """
 
-    def __init__(self, encode: Map, decode: Map, denoise: Denoiser, shape: Sequence[int], **about: Any):
-        if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+    def __init__(
+        self,
+        encode: Map,
+        decode: Map,
+        denoise: Denoiser,
+        shape: Sequence[int] | None = None,
+        *,
+        factor: int = 1,
+        **about: Any,
+    ):
+        if shape is not None and (not shape or any(not isinstance(n, int) or n < 1 for n in shape)):
             raise ConfigError(f"The shape of the latents is {shape}.", "It is that of one image's, without the batch axis.", "For example (4, 32, 32).")  # fmt: skip
         super().__init__(denoise, of=denoise, **about)
-        self.encode, self.decode, self.shape = encode, decode, tuple(shape)
+        self.encode, self.decode = encode, decode
+        self.shape, self.factor = None if shape is None else tuple(shape), factor
+
+    def around(self, wrap: Callable[[Callable[..., Tensor]], Callable[..., Tensor]]) -> LatentPrior:
+        """The prior whose encoder, decoder and denoiser are each ``wrap(function)``."""
+        inner = Prior(wrap(self.function), of=self)
+        return LatentPrior(wrap(self.encode), wrap(self.decode), inner, self.shape, factor=self.factor)
+
+    def refuse_size(self, size: Sequence[int]) -> None:
+        """Raise `ConfigError` where an image of (..., H, W) = ``size`` does not fit the autoencoder."""
+        sides = size[-2:]
+        if any(side % self.factor for side in sides):
+            raise ConfigError(
+                f"The images are {' x '.join(map(str, sides))}.",
+                f"The sides of this latent prior's images are multiples of {self.factor}.",
+                f"Bring them to {' x '.join(str(n + -n % self.factor) for n in sides)}, or take a prior of images.",
+            )
 
     def problem(self, problem: Problem) -> Problem:
         """The same measurements, of latents. Raises `ConfigError` where the decoder's images are not the operator's."""
-        A, y = Decoded(problem.A, self), problem.y
+        self.refuse_size(problem.A.domain)
+        y, shape = problem.y, self.shape
         kind = torch.float64 if y.dtype.to_real() == torch.float64 else torch.float32
         with torch.no_grad():
-            A.image(torch.zeros(1, *self.shape, dtype=kind, device=y.device))
+            if shape is None:
+                shape = tuple(self.encode(problem.A._zeros(1, kind, y.device)).shape[1:])
+            A = Decoded(problem.A, self, shape)
+            A.image(torch.zeros(1, *shape, dtype=kind, device=y.device))
         return Problem(A, y, problem.sigma)
-
-    def encoded(self, image: Tensor) -> Tensor:
-        """``encode``, its shape checked."""
-        with torch.no_grad():
-            latent = self.encode(image)
-        if tuple(latent.shape) != (len(image), *self.shape):
-            raise ConfigError(
-                f"The encoder was given {tuple(image.shape)} and returned {tuple(latent.shape)}.",
-                f"The latents of this prior are (rows, {', '.join(map(str, self.shape))}).",
-                "Give the prior the shape of its latents for images of this size.",
-            )
-        return latent
 
 
 class Decoded(Operator):
     """``A(decode(z))``: what was measured, of latents. Not linear, even where A is."""
 
-    def __init__(self, A: Operator, latent: LatentPrior):
+    def __init__(self, A: Operator, latent: LatentPrior, shape: tuple[int, ...]):
         self.A, self.latent = A, latent
-        self.domain, self.images = latent.shape, A.images
+        self.domain, self.images = shape, A.images
 
     @cached_property
     def codomain(self) -> tuple[int, ...]:
@@ -86,9 +106,21 @@ class Decoded(Operator):
             )
         return image
 
+    def encoded(self, image: Tensor) -> Tensor:
+        """``encode``, its shape checked."""
+        with torch.no_grad():
+            latent = self.latent.encode(image)
+        if tuple(latent.shape) != (len(image), *self.domain):
+            raise ConfigError(
+                f"The encoder was given {tuple(image.shape)} and returned {tuple(latent.shape)}.",
+                f"The latents of this prior are (rows, {', '.join(map(str, self.domain))}).",
+                "Give the prior the shape of its latents for images of this size.",
+            )
+        return latent
+
     def start_from(self, y: Tensor) -> Tensor:
         """``encode(A^H y)``, for a linear A: where an inversion starts."""
-        return self.latent.encoded(cast(Linear, self.A).adjoint(y))
+        return self.encoded(cast(Linear, self.A).adjoint(y))
 
     @property
     def measured(self) -> int:
@@ -98,4 +130,4 @@ class Decoded(Operator):
         return self.A.masked(y)
 
     def __repr__(self) -> str:
-        return f"Decoded({self.A!r}, latents {self.latent.shape})"
+        return f"Decoded({self.A!r}, latents {self.domain})"

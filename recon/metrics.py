@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from recon.errors import InputError
+from recon.intervals import NORMAL, QUANTILES, effective_number, enough, interval, reach, refuse_level
 
 Images = Tensor | np.ndarray
 
@@ -142,45 +144,50 @@ def coverage(
     k: int | None = None,
     mask: Images | None = None,
     level: float = 0.90,
+    weights: Images | None = None,
 ) -> Coverage:
     """How often the interval of ``level`` from k samples holds the reference (..., H, W) of a new draw.
 
-    ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)`` of the magnitudes, std with k - 1; from 20
-    samples on, their empirical quantiles. Give ``samples`` (k, ..., H, W), or ``mean`` and ``std`` of
-    magnitudes and ``k``. ``mask`` is bool, by default `object_mask` of the reference.
+    `recon.intervals.interval` of the magnitudes: ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)``, std
+    with k - 1; from 20 samples on, their empirical quantiles. Give ``samples`` (k, ..., H, W), of an
+    ensemble with their ``weights`` (k,), or ``mean`` and ``std`` of magnitudes and ``k``. ``mask`` is
+    bool, by default `object_mask` of the reference.
 
-    Raises `InputError` for fewer than two samples. Source: prediction interval for one further draw
-    of a normal law with unknown mean and variance (Geisser, Predictive Inference, 1993).
+    Raises `InputError` for fewer than two samples, `ConfigError` for a level outside (0, 1).
     """
-    from scipy.stats import t
-
     reference = magnitude(reference)
-    draws = None if samples is None else magnitude(samples)
-    if draws is None and (mean is None or std is None or k is None):
+    if samples is None and (mean is None or std is None or k is None):
         raise InputError(
             "Coverage was asked for without samples.",
             "An interval needs the samples, or their mean, std and number.",
             "Give samples=, or mean=, std= and k=.",
         )
-    count = len(draws) if draws is not None else int(k or 0)
+    count = len(samples) if samples is not None else int(k or 0)
     if count < 2:
         raise InputError(
             f"Coverage cannot be computed from {count} sample.",
             "One sample has no spread.",
             "Draw at least 2, better 8 or more.",
         )
-    if draws is not None and count >= 20:
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        method = "empirical quantiles"
+    refuse_level(level)
+    if samples is not None:
+        low, high, method = bounds(samples, level, weights)
     else:
-        centre = draws.mean(0) if draws is not None else magnitude(mean)  # type: ignore[arg-type]
-        spread = draws.std(0, ddof=1) if draws is not None else magnitude(std)  # type: ignore[arg-type]
-        reach = t.ppf((1 + level) / 2, count - 1) * spread * np.sqrt(1 + 1 / count)
-        low, high = centre - reach, centre + reach
-        method = "mean ± t std sqrt(1 + 1/k)"
+        centre, half = magnitude(mean), reach(level, count) * magnitude(std)  # type: ignore[arg-type]
+        low, high, method = centre - half, centre + half, NORMAL
     inside = object_mask(reference) if mask is None else numpy(mask).astype(bool)
     held = ((low <= reference) & (reference <= high))[inside]
     return Coverage(float(held.mean()), level, count, int(held.size), method)
+
+
+def bounds(
+    samples: Images, level: float, weights: Images | None = None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Both ends of the interval of the magnitudes of two or more samples (k, ..., H, W), and how they were found."""
+    w = None if weights is None else torch.from_numpy(np.array(numpy(weights), dtype=np.float64))
+    low, high = interval(torch.from_numpy(magnitude(samples)), level, w)  # type: ignore[misc]
+    few = not enough(effective_number(len(samples), w))
+    return low.numpy(), high.numpy(), NORMAL if few else QUANTILES
 
 
 def prepared(

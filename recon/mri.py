@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from operators.mri import MRI
 
 from .errors import ConfigError, unknown
 from .grids import GRIDS
+from .intervals import magnitude_interval
+from .latent import LatentPrior
 from .pairing import refuse_order
 from .posteriors import POSTERIORS
 from .priors import Prior
@@ -29,7 +31,10 @@ from .sampling import Result, sample
 from .solvers import SOLVERS
 
 # options of a sampler where a recipe does not say otherwise
-USUAL: dict[str, dict[str, Any]] = {"dds": {"steps": 20, "keep": "state"}}
+USUAL: dict[str, dict[str, Any]] = {
+    "dds": {"steps": 20, "keep": "state"},
+    "stsl": {"init": "noise"},  # the start is the recipe's
+}
 STARTS = ("noise", "zero-filled", "cg-sense")
 
 
@@ -38,8 +43,8 @@ class Recipe:
     """How a slice is reconstructed; the defaults are the product's.
 
     ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
-    the normalised image, whose 99.5 percentile is 1). ``sigma_y``: noise a real component in the
-    file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
+    the normalised image, whose 99.5 percentile is 1; of a latent prior, of its latents). ``sigma_y``:
+    noise a real component in the file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
     from a few central lines explain the data no better. ``sets`` of maps: None for `needed_sets`.
     ``sampler_options`` add to `USUAL`, what the product takes for that sampler.
     ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
@@ -80,20 +85,32 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
         refuse_order(SOLVERS[self.solver](**self.solver_options), self.steps)
 
+    def refuse_prior(self, prior: Any) -> None:
+        """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""
+        if isinstance(prior, LatentPrior) and getattr(POSTERIORS[self.sampler], "linear_only", False):
+            raise ConfigError(
+                f"The sampler {self.sampler} was given the latent prior {self.prior}.",
+                "Its data step solves normal equations, and measurements of decoded latents are not linear in them.",
+                "Use --sampler dps or stsl, or a prior of images, such as brain-mri.",
+            )
+
 
 @dataclass(frozen=True)
 class SliceResult:
     """A reconstructed slice, full size, in the file's units. H, W are the k-space's.
 
     ``mean`` (H, W) complex is the mean of the samples, for several map sets the root of their sum of
-    squares (real); ``std`` (H, W) of the magnitudes, None for one sample; ``samples`` (S, H, W);
-    ``zero_filled`` (H, W) root sum of squares over the coils; ``sigma_y`` as used; ``scale`` the value
-    that was 1 in the normalised image.
+    squares (real); ``std`` (H, W) of the magnitudes and ``interval`` (2, H, W), low and high end of their
+    90 % interval (`intervals.magnitude_interval`), None for one sample; ``samples`` (S, H, W), of an
+    ensemble with ``weights`` (S,); ``zero_filled`` (H, W) root sum of squares over the coils; ``sigma_y``
+    as used; ``scale`` the value that was 1 in the normalised image.
     """
 
     mean: Tensor
     std: Tensor | None
+    interval: Tensor | None
     samples: Tensor
+    weights: Tensor | None
     zero_filled: Tensor
     maps: Tensor | None
     sigma_y: float
@@ -180,12 +197,20 @@ def reconstruct_slices(
     A slice's samples do not depend on the others: its noise is its index's, its CG steps its own.
     """
     started = time.monotonic()
-    if slices[0].maps is not None:
+    outside = None if slices[0].maps is None else torch.stack([s.maps.abs().amax(1) == 0 for s in slices])
+    latent = isinstance(prior, LatentPrior)
+    if outside is not None and not latent:
         prior = empty_outside(prior, slices, recipe.samples)
     A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
+    y, unit = torch.stack([s.y for s in slices]), 1.0
+    if (
+        latent and recipe.sigma_floor > 0
+    ):  # gradient steps have units: those of the image, |A| at most about 1
+        unit = recipe.sigma_floor
+        A, y = unit * A, unit * y
     top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
     result = sample(
-        Problem(A, torch.stack([s.y for s in slices]), sigma=1.0),
+        Problem(A, y, sigma=unit),
         prior,
         POSTERIORS[recipe.sampler](prior, **recipe.sampler_options),
         SOLVERS[recipe.solver](**recipe.solver_options),
@@ -197,10 +222,21 @@ def reconstruct_slices(
         images=tuple(s.index for s in slices),
         watch=watch,
     )
+    if outside is not None and latent:  # decoded there, and seen by no coil
+        result = replace(result, samples=result.samples.masked_fill(outside[:, None], 0))
     seconds = (time.monotonic() - started) / len(slices)
-    means, spreads = result.mean, result.spread(rss(result.samples))  # as the sampler weighs its samples
+    means, weights = result.mean, result.weights
+    spreads = result.spread(rss(result.samples))  # as the sampler weighs its samples
     return [
-        in_file_units(s, samples, mean, None if spreads is None else spreads[place], result, seconds)
+        in_file_units(
+            s,
+            samples,
+            mean,
+            None if spreads is None else spreads[place],
+            None if weights is None else weights[place],
+            result,
+            seconds,
+        )
         for place, (s, samples, mean) in enumerate(zip(slices, result.samples, means, strict=True))
     ]
 
@@ -221,14 +257,23 @@ def empty_outside(prior, slices: Sequence[Normalised], samples: int) -> Prior:
 
 
 def in_file_units(
-    s: Normalised, samples: Tensor, mean: Tensor, spread: Tensor | None, result: Result, seconds: float
+    s: Normalised,
+    samples: Tensor,
+    mean: Tensor,
+    spread: Tensor | None,
+    weights: Tensor | None,
+    result: Result,
+    seconds: float,
 ) -> SliceResult:
     samples, mean = s.scale * samples, s.scale * mean
     several = samples.shape[1] > 1
     magnitudes = rss(samples)  # over the map sets
+    bounds = magnitude_interval(magnitudes, weights=weights)
     return SliceResult(
         mean=rss(mean) if several else mean[0],
         std=None if spread is None else s.scale * spread,
+        interval=None if bounds is None else torch.stack(bounds),
+        weights=weights,
         samples=magnitudes.to(samples.dtype) if several else samples[:, 0],
         zero_filled=s.zero_filled,
         maps=s.maps,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .chunks import by_chunks
 from .errors import ConfigError
 from .noise import Noise
 from .state import Estimate
@@ -139,14 +140,17 @@ def slicewise(prior) -> Prior:
 
 
 def chunked(prior, rows: int) -> Prior:
-    """At most ``rows`` rows through the network at a time: bounds its memory, changes no result."""
+    """At most ``rows`` rows through the network at a time: bounds its memory, changes no result.
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        if len(x) <= rows:
-            return prior(x, sigma)
-        return torch.cat([prior(part, sigma) for part in x.split(rows)])
+    Also under guidance, which differentiates through it: see `recon.chunks`.
+    """
+    return Prior(in_chunks(prior, rows), of=prior)
 
-    return Prior(denoise, of=prior)
+
+def in_chunks(function: Callable[..., Tensor], rows: int) -> Callable[..., Tensor]:
+    """``function(x, *rest)``, at most ``rows`` rows of x at a time."""
+
+    return lambda x, *rest: by_chunks(lambda part: function(part, *rest), rows, x)
 
 
 def flow(prior, solver, steps: int, grid: Callable[..., list[float]]) -> Prior:

@@ -44,15 +44,27 @@ class Problem:
             raise ConfigError(
                 f"y is {y.dtype}.",
                 f"{A!r} gives {'complex' if A.complex_codomain else 'real'} measurements.",
+                "Build the operator for the other kind of images, or convert y.",
             )
+        if not (y.is_floating_point() or y.is_complex()):
+            raise ConfigError(
+                f"y is {y.dtype}.", "Measurements are floating-point numbers.", "Convert with y.float()."
+            )
+        if len(y) == 0:
+            raise ConfigError("y holds no image.", f"Its shape is {tuple(y.shape)}.", "Give it at least one.")
         if y.device.type != A.device.type and A._tensors():
             raise ConfigError(
-                f"y is on {y.device}, the operator on {A.device}.", do="Move one with .to(device)."
+                f"y is on {y.device}, the operator on {A.device}.",
+                "They are multiplied with each other.",
+                "Move one with .to(device).",
             )
-        if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
-            raise ConfigError("y contains NaN or infinity.", "No reconstruction of it would mean anything.", "Find out where the acquisition broke; mask what is missing in the operator instead.")  # fmt: skip
+        refuse_no_numbers("y", y)
         if not (math.isfinite(self.sigma) and self.sigma >= 0):
-            raise ConfigError(f"sigma is {self.sigma}.", "It is a standard deviation, in the units of y.")
+            raise ConfigError(
+                f"sigma is {self.sigma}.",
+                "It is a standard deviation, in the units of y.",
+                "Give that of a real component of the noise, or 0 for none.",
+            )
         object.__setattr__(self, "y", A.masked(y))
 
     @cached_property
@@ -137,6 +149,20 @@ class Problem:
         return Problem(A, y, self.sigma)
 
 
+def refuse_no_numbers(name: str, given: Tensor) -> None:
+    """Raise `ConfigError` for a tensor with NaN or infinity, or on a device that holds no numbers."""
+    if given.device.type == "meta":
+        raise ConfigError(
+            f"{name} is on {given.device}.", "That device holds no numbers.", "Move it where they are."
+        )
+    if not torch.isfinite(torch.view_as_real(given) if given.is_complex() else given).all():
+        raise ConfigError(
+            f"{name} contains NaN or infinity.",
+            "No reconstruction of it would mean anything.",
+            "Find out where the acquisition broke; mask what is missing in the operator instead.",
+        )
+
+
 def norm(x: Tensor) -> Tensor:
     """Euclidean norm a row."""
     return (torch.view_as_real(x) if x.is_complex() else x).flatten(1).norm(dim=1)
@@ -144,6 +170,8 @@ def norm(x: Tensor) -> Tensor:
 
 def inner64(a: Tensor, b: Tensor) -> Tensor:
     """``Re <a, b>`` a row, summed in float64: differences of large sums survive."""
+    same = a is b
     if a.is_complex():
         a, b = torch.view_as_real(a), torch.view_as_real(b)
-    return (a.double() * b.double()).flatten(1).sum(1)
+    wide = a.to(torch.float64, copy=True)  # the one copy that is made, and multiplied in place
+    return wide.mul_(wide if same else b).flatten(1).sum(1)

@@ -20,6 +20,7 @@ from .config import make_prior
 from .errors import ConfigError, InputError, OutputError
 from .forward import OPERATORS, make_operator
 from .io import check_folder
+from .latent import LatentPrior
 from .mri import Recipe
 from .noise import Noise
 from .outcome import Failure, Outcome, explained
@@ -70,13 +71,16 @@ def restore(
     say: Callable[[str], object] | None = None,
     fail: Callable[[Failure], object] = lambda failure: None,
 ) -> Outcome:
-    """Restore each input to ``out/<stem>.npz`` (mean, std, samples, measurement, settings) and ``<stem>.png``.
+    """Restore each input to ``out/<stem>.npz`` and ``<stem>.png``.
+
+    Arrays: ``mean``, ``std``, ``low`` and ``high`` (90 % interval), ``samples``, ``measurement``; settings: ``config``.
 
     All inputs are checked before the first network call; one that fails does not stop the others.
     """
     say, outcome = say or tqdm.write, Outcome()
     prior = make_prior(job.recipe.prior)
     is_complex = prior_is_complex(prior)
+    job.recipe.refuse_prior(prior)
     prior = job.runtime.prepare(prior)
     check_folder(out)
     ready: list[tuple[Path, Path, Tensor, Operator]] = []
@@ -98,6 +102,8 @@ def restore(
             size = job.size if job.measured and job.size else (data.shape[-2], data.shape[-1])
             A = make_operator(job.operator, job.options, size, is_complex)
             refuse_domain(job, A, is_complex, size)
+            if isinstance(prior, LatentPrior):
+                prior.refuse_size(size)
             y = measured_by(A, data) if job.measured else simulated(A, data, job)
             Problem(A, y, float(job.sigma))
             ready.append((path, target, y, A))
@@ -148,13 +154,19 @@ def restore_one(target: Path, y: Tensor, A: Operator, job: Restoration, prior: A
         recipe.seed,
         watch=watch,
     )
-    samples = top * result.samples[0, :, 0].cpu()
-    mean = samples.mean(0)
-    std = samples.abs().std(0) if len(samples) > 1 else torch.full(mean.shape, torch.nan)
+    samples, mean = top * result.samples[0, :, 0].cpu(), top * result.mean[0, 0].cpu()
+    std, bounds = result.magnitude_std, result.interval()
+    maps = torch.full((3, 1, 1, *mean.shape), torch.nan) if std is None or bounds is None else torch.stack([std, *bounds])  # fmt: skip
+    std, low, high = top * maps[:, 0, 0].cpu()
     settings = {"operator": job.operator, "options": {k: str(v) for k, v in job.options.items()}}
     settings |= {"sigma": job.sigma, "measured": job.measured, **asdict(recipe)}
     arrays: dict[str, Any] = dict(
-        mean=mean.numpy(), std=std.numpy(), samples=samples.numpy(), measurement=y[0].cpu().numpy()
+        mean=mean.numpy(),
+        std=std.numpy(),
+        low=low.numpy(),
+        high=high.numpy(),
+        samples=samples.numpy(),
+        measurement=y[0].cpu().numpy(),
     )
     write_whole(target, lambda file: np.savez(file, config=json.dumps(settings), **arrays))
     write_whole(target.with_suffix(".png"), lambda file: save_picture(file, mean))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .allocation import keep_memory
 from .errors import ConfigError
-from .priors import Prior, chunked
+from .latent import LatentPrior
+from .priors import Prior, in_chunks
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,7 +60,13 @@ class Runtime:
         return device
 
     def prepare(self, prior: Prior) -> Prior:
-        """The prior, moved and wrapped; a prior without ``module`` (a closed form) is only chunked."""
+        """The prior, moved and wrapped; one without ``module`` (a closed form) is only chunked.
+
+        Of a `LatentPrior` encoder and decoder run as the denoiser does. On a processor also `keep_memory`,
+        which concerns the whole process.
+        """
+        if self.torch_device().type == "cpu":
+            keep_memory()
         module = getattr(prior, "module", None)
         if module is not None:
             module.to(self.torch_device())
@@ -64,17 +74,23 @@ class Runtime:
                 module.to(memory_format=torch.channels_last)
             if self.compile:
                 module.network.compile()
-            if PRECISIONS[self.dtype] is not None:
-                prior = in_precision(prior, PRECISIONS[self.dtype])
-        return chunked(prior, self.chunk) if self.chunk else prior
+        dtype = None if module is None else PRECISIONS[self.dtype]
+        if dtype is None and not self.chunk:
+            return prior
+
+        def wrap(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            function = function if dtype is None else in_precision(function, dtype)
+            return in_chunks(function, self.chunk) if self.chunk else function
+
+        return prior.around(wrap) if isinstance(prior, LatentPrior) else Prior(wrap(prior), of=prior)
 
 
-def in_precision(prior: Prior, dtype: torch.dtype) -> Prior:
-    """Run the network's matrix work in ``dtype`` (autocast); the state keeps its own."""
+def in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Run the network's matrix work in ``dtype`` (autocast); the result is as wide as x."""
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
+    def run(x: Tensor, *rest: Any) -> Tensor:
         with torch.autocast(x.device.type, dtype=dtype):
-            clean = prior(x, sigma)
-        return clean.to(x.dtype)
+            result = function(x, *rest)
+        return result.to(x.dtype if x.is_complex() == result.is_complex() else result.dtype)
 
-    return Prior(denoise, of=prior)
+    return run

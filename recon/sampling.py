@@ -13,13 +13,14 @@ from torch import Tensor
 
 from . import grids
 from .errors import ConfigError, SamplingError, unknown
-from .latent import LatentPrior
+from .intervals import LEVEL, average, interval, magnitude_interval, spread
+from .latent import Decoded, LatentPrior
 from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import POSTERIORS, Posterior
 from .posteriors.ensemble import particles_of, summary
 from .posteriors.record import Record
-from .problem import Problem
+from .problem import Problem, refuse_no_numbers
 from .solvers import SOLVERS
 from .state import State
 
@@ -58,7 +59,7 @@ class Result:
     @property
     def mean(self) -> Tensor:
         """Posterior mean (B, *domain), weighted for an ensemble."""
-        return self.samples.mean(1) if self.weights is None else weighted_sum(self.weights, self.samples)
+        return average(self.samples, self.weights)
 
     @property
     def std(self) -> Tensor | None:
@@ -74,18 +75,23 @@ class Result:
         return self.spread(self.samples.abs())
 
     def spread(self, values: Tensor) -> Tensor | None:
-        """``sqrt(sum w |v - mean|^2 / (1 - sum w^2))`` over the samples: with equal weights the usual one."""
-        w = self.weights
-        if w is None or values.shape[1] == 1:
-            return values.std(1) if values.shape[1] > 1 else None
-        square = (values - weighted_sum(w, values)[:, None]).abs().square()
-        freedom = (1 - w.square().sum(1)).clamp_min(torch.finfo(w.dtype).eps)
-        return weighted_sum(w / freedom[:, None], square).sqrt()
+        """Standard deviation (B, ...) of values (B, S, ...) of the samples, as `intervals.spread` weighs them."""
+        return spread(values, self.weights) if values.shape[1] > 1 else None
 
+    def interval(self, level: float = LEVEL) -> tuple[Tensor, Tensor] | None:
+        """(low, high), real (B, *domain) each, that hold the truth with probability ``level``; None for one sample.
 
-def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """``sum_s w_bs v_bs``: (B, S) and (B, S, ...) to (B, ...)."""
-    return torch.einsum("bs,bs...->b...", weights.to(values.dtype), values)
+        `intervals.interval` of the magnitudes for complex images, with low at least 0, of the values for
+        real ones; what `metrics.coverage` counts. Weighted for an ensemble, and unbounded where one
+        particle has all the weight. Raises `ConfigError` for a level outside (0, 1).
+        """
+        weights = [None] * len(self.samples) if self.weights is None else self.weights
+        bounds = [
+            magnitude_interval(x.abs(), level, w) if x.is_complex() else interval(x, level, w)
+            for x, w in zip(self.samples, weights, strict=True)
+        ]
+        low, high = ([side[place] for side in bounds if side is not None] for place in (0, 1))
+        return (torch.stack(low), torch.stack(high)) if low else None
 
 
 class Counted:
@@ -157,15 +163,17 @@ def sample(
         sampler.prior = counted
     refuse_pair(sampler, solver, levels, working_dtype(problem.y))
     refuse_second_start(sampler, prior, init)
+    if init is not None:
+        check_init(init, pixels)
     like = zeros(problem, batch * samples)
     images = tuple(range(batch)) if images is None else tuple(images)
     if len(images) != batch:
         raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
     noise = Noise(seed, images, samples)
+    sampler.prepared(solver, levels, samples)  # for what it refuses: a prior's own start asks the network
     start = cold_start(prior if init is None else None, counted, levels[0], noise(like, -1, "start"))
     if init is not None:
-        check_init(init, pixels)
-        init = init if latent is None else latent.encoded(init.to(zeros(pixels, 1)))
+        init = problem.A.encoded(init.to(zeros(pixels, 1))) if isinstance(problem.A, Decoded) else init
         start = start + init.to(like).repeat_interleave(samples, dim=0)
     trace: list[dict[str, float]] = []
     with torch.no_grad():
@@ -259,6 +267,7 @@ def check_init(init: Tensor, problem: Problem) -> None:
         raise ConfigError(
             f"init is {init.dtype}.", "The problem's images are real.", "Take init.real or init.abs()."
         )
+    refuse_no_numbers("init", init)
 
 
 def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, State, dict[str, float]]]:
@@ -268,7 +277,8 @@ def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, Stat
     """
     waiting: deque[tuple] = deque()
     for index, state in enumerate(states):
-        residual = rows.residual(state.x if state.x0 is None else state.x0).median()
+        now = getattr(state.memo, "problem", rows)  # `Active` measures on the way
+        residual = now.residual(state.x if state.x0 is None else state.x0).median()
         x = torch.view_as_real(state.x) if state.x.is_complex() else state.x
         finite, entries = torch.isfinite(x.sum()), [residual]
         particles = particles_of(state.memo)
@@ -298,5 +308,5 @@ def refuse_divergence(state: State, index: int, posterior, solver) -> None:
     raise SamplingError(
         f"{type(posterior).__name__} with {type(solver).__name__} diverged at step {index}, sigma {state.sigma:.4g}.",
         "The state is no longer finite.",
-        "Lower the weight of the data term, take more steps, or start at a lower sigma.",
+        posterior.knob,
     )

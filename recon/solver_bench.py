@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .allocation import keep_memory
 from .grids import karras
 from .noise import Noise
 from .posteriors import Posterior
@@ -77,9 +78,3 @@ def step_times(solvers: list[Solver], dtype: torch.dtype, repetitions: int, size
     with torch.no_grad():
         *walks, draw = interleaved(*calls, lambda: Noise(2)(like, 0), repetitions=repetitions)
     return [*(1e3 * seconds / STEPS for seconds in walks), 1e3 * draw]
-
-
-def keep_memory() -> None:
-    """As after a network's first call: the C library keeps what tensors free, where it would else give it back
-    to the system, and each step pay for fresh pages (up to 500 a step, more time than the step itself)."""
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)

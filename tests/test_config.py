@@ -14,6 +14,7 @@ from recon.mri import Recipe
 from recon.resources import preset, presets
 from recon.solvers import SOLVERS
 from recon.train import TrainConfig
+from recon.train_autoencoder import AutoencoderConfig
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def test_presets_that_ship_are_valid():
     for name in presets():
         settings = config.read_config(name)
         if "length" in settings:
-            config.construct(TrainConfig, settings)
+            kind = AutoencoderConfig if settings.pop("kind", "") == "autoencoder" else TrainConfig
+            config.construct(kind, settings)
         else:
             settings.pop("mask", None)
             config.make_recipe(settings)

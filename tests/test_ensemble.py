@@ -18,6 +18,7 @@ from torch._subclasses import FakeTensorMode
 from worlds import (
     GaussianWorld,
     Matrix,
+    MixtureWorld,
     affine_walk,
     dense,
     flat,
@@ -289,6 +290,21 @@ CENTRES = tensor([-1.139344, 1.0], [1.221311, 1.0], [0.040984, -2.0])
 SHARES = tensor(0.05920, 0.06843, 0.87237)
 
 
+def test_the_modes_are_the_known_ones():
+    """Weights, centres and evidence by the mixture's own formulas; mean (.051880, -1.617098)."""
+    prior = MixtureWorld(MODES.log_weights.exp(), MODES.means, 0.25 * torch.eye(2, dtype=F64).expand(3, 2, 2))
+    exact = prior.posterior(SEEN.A, SEEN.y, 0.6)
+    torch.testing.assert_close(exact.weights, SHARES, rtol=0, atol=5e-6)
+    torch.testing.assert_close(exact.means, CENTRES, rtol=0, atol=5e-7)
+    torch.testing.assert_close(exact.weights @ exact.means, tensor(0.051880, -1.617098), rtol=0, atol=5e-7)
+    torch.testing.assert_close(exact.covariances[0], tensor(0.147541, 0.25).diag(), rtol=0, atol=5e-7)
+    parts = torch.stack([tensor(log_evidence(GaussianWorld(m, C, (2,)), SEEN)) for m, C in zip(prior.means, prior.covariances, strict=True)])  # fmt: skip
+    log_z = float((prior.weights.log() + parts[:, 0]).logsumexp(0))
+    assert log_z == pytest.approx(-1.744766, abs=5e-7)
+    cloud = particles(SMC(MODES, SEEN), DDPM(), grids.karras(200, 20.0), 5000)
+    assert float(cloud.log_z) == pytest.approx(log_z, abs=0.1)
+
+
 def masses(posterior, solver, seed: int = 0) -> Tensor:
     """Weight of the particles nearest to each mode of the posterior; 10 000 particles, 200 steps from sigma 20."""
     cloud = particles(posterior, solver, grids.karras(200, 20.0), 10_000, seed=seed)
@@ -451,6 +467,20 @@ def test_permuted_particles_have_permuted_weights():
         torch.testing.assert_close(getattr(there, name), getattr(here, name), rtol=0, atol=1e-12)
     torch.testing.assert_close(there.memo.potential, here.memo.potential, rtol=0, atol=1e-12)
     assert torch.equal(there.memo.ancestors, here.memo.ancestors)
+
+
+def test_duplicated_particles_say_nothing_new():
+    """Every particle twice: twice the effective number, the same mean weight, and the same resampled law."""
+    once, twice = (SMC(WORLD, PROBLEM.repeated(n)).copied(particles=n) for n in (5, 10))
+    log_w = random(5, seed=9)
+    both = log_w.repeat(2)
+    torch.testing.assert_close(twice.effective(both), 2 * once.effective(log_w))
+    torch.testing.assert_close(twice.log_mean(both), once.log_mean(log_w))
+    u = torch.special.ndtr(random(20_000, 10, seed=10))
+    for scheme in SCHEMES.values():
+        slots = scheme(both.softmax(0).expand(20_000, 10), u) % 5
+        counts = torch.zeros(5, dtype=F64).index_add(0, slots.flatten(), torch.ones(200_000, dtype=F64))
+        torch.testing.assert_close(counts / 200_000, log_w.softmax(0), rtol=0, atol=5e-3)
 
 
 def test_resampling_takes_everything_along():
@@ -725,6 +755,43 @@ def test_images_do_not_depend_on_each_other():
         assert int(together.ancestors[i]) == int(alone.ancestors[0])
 
 
+OWN = op.PerImage((op.Inpainting(tensor([1.0, 0.0], [1.0, 1.0])), 30.0 * op.Inpainting(tensor([0.0, 1.0], [1.0, 0.0]))))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"guide": "noisy"},
+        {"weights": "feynman-kac", "langevin": 1},
+        {"initial": "prior", "langevin": 2},
+        {"c": 900.0},
+    ],
+    ids=["denoised", "noisy", "Feynman-Kac", "langevin", "c"],
+)
+def test_an_operator_an_image_has_its_own_norm(options):
+    """Norms of 1 and 30 in one batch: ``c = ||A||^2`` is each image's own, and so are all its particles."""
+    prior = Gaussian(torch.zeros(1, 2, 2, dtype=F64), 0.7)
+    y = OWN.forward(random(2, 1, 2, 2, seed=3))
+    common = {"solver": "ddpm", "grid": grids.karras(60, 20.0), "samples": 4}
+    together = recon.sample(Problem(OWN, y, 0.3), prior, SMC(prior, **options), images=(3, 7), **common)
+    for i, name in enumerate((3, 7)):
+        one = Problem(OWN.operators[i], y[i : i + 1], 0.3)
+        alone = recon.sample(one, prior, SMC(prior, **options), images=(name,), **common)
+        torch.testing.assert_close(together.samples[i], alone.samples[0], rtol=0, atol=1e-9)
+        torch.testing.assert_close(together.log_weights[i], alone.log_weights[0], rtol=0, atol=1e-7)
+        torch.testing.assert_close(together.log_evidence[i], alone.log_evidence[0], rtol=0, atol=1e-7)
+
+
+def test_the_potential_of_several_operators_is_each_its_own():
+    rows = Problem(OWN, OWN.forward(random(2, 1, 2, 2)), 0.3).repeated(3)
+    mu = Potential(rows)
+    assert isinstance(mu.norm_squared, Tensor) and isinstance(mu.laplacian, Tensor)
+    torch.testing.assert_close(mu.norm_squared, tensor(1.0, 900.0).repeat_interleave(3))
+    torch.testing.assert_close(mu.laplacian, tensor(3.0, 1800.0).repeat_interleave(3) / 0.09)
+    assert mu.largest_norm_squared == pytest.approx(900.0)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_runs_replay_from_their_seed(scheme):
     def run(seed):
@@ -877,7 +944,7 @@ def test_the_published_annealing_needs_many_steps():
         (lambda: SMC(WORLD, Problem(PROBLEM.A, PROBLEM.y)), "sigma is 0"),
         (lambda: SMC(WORLD, Problem(Squared(), tensor([0.3]), 0.1), initial="tilted"), "not linear"),
         (lambda: SMC(WORLD, Problem(Squared(), tensor([0.3]), 0.1), weights="feynman-kac"), "not linear"),
-        (lambda: Ensemble(DDS(WORLD), Problem(Squared(), tensor([0.3]), 0.1)), "not linear"),
+        (lambda: Ensemble(PiGDM(WORLD), Problem(Squared(), tensor([0.3]), 0.1)), "not linear"),
     ],
 )
 def test_what_cannot_be_weighed_is_refused(make, message):

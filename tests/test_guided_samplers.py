@@ -534,19 +534,20 @@ def test_doubling_the_batch_changes_nothing(kind):
     torch.testing.assert_close(ends[1], ends[0].repeat(2, 1), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 4, 5])
 @pytest.mark.parametrize("kind", GUIDED)
-def test_chunks_and_an_operator_an_image_change_nothing(kind):
+def test_chunks_and_an_operator_an_image_change_nothing(kind, rows):
     masks = [MASK, 1 - MASK]
     world = isotropic((1, 2, 2), 0.7)
     y = torch.cat([MASK * random(1, 1, 2, 2, seed=1), (1 - MASK) * random(1, 1, 2, 2, seed=2)])
     A = op.PerImage(tuple(op.Inpainting(m) for m in masks))
     x = 3.0 * random(6, 1, 2, 2, seed=3)
-    together = GUIDED[kind](chunked(world, 4), Problem(A, y, 0.2).repeated(3)).denoise(x, 0.8)
+    together = GUIDED[kind](chunked(world, rows), Problem(A, y, 0.2).repeated(3)).denoise(x, 0.8)
     for i, mask in enumerate(masks):
-        rows = slice(3 * i, 3 * i + 3)
+        own = slice(3 * i, 3 * i + 3)
         alone = GUIDED[kind](world, Problem(op.Inpainting(mask), y[i : i + 1], 0.2).repeated(3))
-        expected = alone.denoise(x[rows], 0.8)
-        torch.testing.assert_close(together.x0[rows], expected.x0, rtol=1e-12, atol=1e-12)
+        expected = alone.denoise(x[own], 0.8)
+        torch.testing.assert_close(together.x0[own], expected.x0, rtol=1e-12, atol=1e-12)
     if kind in ("pigdm", "mmps"):  # chunked priors say what they know
         target = world.posterior(op.Inpainting(MASK), y[:1], 0.2)
         torch.testing.assert_close(together.x0[:3], target(x[:3], 0.8), rtol=1e-9, atol=1e-9)
@@ -638,12 +639,13 @@ def test_nothing_waits_for_the_device(kind, dtype, monkeypatch):
 
     for module in (recon.posteriors.dps, recon.posteriors.pigdm):
         monkeypatch.setattr(module, "with_pullback", with_pullback)
-    with FakeTensorMode(), StayThere():
+    with FakeTensorMode():
         like = empty(dtype)
         problem = Problem.__new__(Problem)  # without its check for NaN, which looks at numbers
         vars(problem).update(A=op.Identity((1, 8, 8), like.is_complex()), y=like, sigma=0.1)
-        walked = GUIDED[kind](half, problem).run(DPMpp(), LEVELS, like, Given(0, (0, 1)))
-        x = deque(walked, maxlen=1)[0].x
+        sampler = GUIDED[kind](half, problem)
+        with StayThere():
+            x = deque(sampler.run(DPMpp(), LEVELS, like, Given(0, (0, 1))), maxlen=1)[0].x
     assert x.device.type == "cuda" and x.dtype == dtype and x.shape == like.shape
 
 

@@ -142,7 +142,7 @@ def test_dds_does_not_wait(coils, mask, keep, solver):
     sampler = DDS(half, recon.Problem(A, A(x), 1.0), keep=keep)
     sampler.denoise(x, 1.0)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        there = moved(sampler)
+        there = DDS(half, moved(sampler.problem), keep=keep)
         with StayThere():
             walked = there.run(recon.SOLVERS[solver](), LEVELS, empty(torch.complex64), Given(0, (0, 1)))
             last = deque(walked, maxlen=1)[0]

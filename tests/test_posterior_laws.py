@@ -34,8 +34,10 @@ from operators.mri import MRI
 from recon import Problem, grids
 from recon.errors import ConfigError
 from recon.noise import Noise
-from recon.posteriors import DDS, Posterior, constant, matched
-from recon.solvers import DPMpp, Euler, Heun, Renoise
+from recon.posteriors import DAPS, DDS, Active, Ensemble, Posterior, REDDiff, constant, matched
+from recon.priors import Prior
+from recon.solvers import DDPM, DPMpp, Euler, Heun, Renoise
+from recon.solvers.base import least_steps
 from recon.state import Estimate
 from recon.walk import walk
 
@@ -451,21 +453,60 @@ def test_network_calls_are_counted(row: PosteriorRow, solver: SolverRow):
     own = row.calls * solver.make().calls(5) + 5 * row.level_calls  # five levels above zero
     expected = row.total(solver.make(), 5) if row.total else own
     assert result.network_calls == len(counted) == expected
+    assert row.make(prior, None).network_calls(solver.make(), 5) == expected
     assert set(counted) == {6}
+
+
+@pytest.mark.parametrize("row", rows(POSTERIORS))
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm++3m", "fpndm", "pc"])
+def test_steps_for_a_budget_of_network_calls(row: PosteriorRow, name):
+    """The most that fit: one more would not. Fewer than the solver's least are none."""
+    sampler, solver = row.make(isotropic((4,), 1.0), None), SOLVERS[name].make()
+    least = max(least_steps(solver), 1)
+    fewest = sampler.network_calls(solver, least)
+    for calls in (fewest, fewest + 1, fewest + 30, 157, 158, 200):
+        steps = sampler.steps_for(solver, calls)
+        assert steps >= least
+        assert sampler.network_calls(solver, steps) <= calls < sampler.network_calls(solver, steps + 1)
+    with pytest.raises(ConfigError, match="network calls"):
+        sampler.steps_for(solver, fewest - 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("end", [0.05, 0.1])
+@pytest.mark.parametrize("inner", [lambda *a: DAPS(*a, langevin=2), lambda *a: REDDiff(*a, flow=4)])
+def test_a_walk_inside_the_steps_ends_at_the_lowest_level_of_the_prior(inner, end, steps):
+    """Where the last level is the prior's own lowest, a single call is left there."""
+    problem, solver = measured("inpainting"), Heun() if steps > 1 else Euler()
+    world = Prior(lambda x, sigma: x / (1 + sigma**2), sigma_min=0.05, sigma_max=20.0)
+    grid = grids.karras(steps, 20.0, end)
+    counted = recon.sample(problem, world, inner(world), solver, samples=1, grid=grid).network_calls
+    assert inner(world).network_calls(solver, steps, grid[-2]) == counted
+    if end == 0.05:
+        assert inner(world).network_calls(solver, steps) == counted
+
+
+@pytest.mark.parametrize("langevin", [0, 2])
+def test_network_calls_of_samplers_around_samplers(langevin):
+    problem = measured("inpainting")
+    world, full = world_of(problem.A, 0.7), op.Inpainting(torch.ones_like(MASK))
+
+    def around(problem):
+        inner = Ensemble(DDS(world, problem, keep="state"), langevin=langevin)
+        return Active(inner, measure=lambda chosen: full.forward(torch.ones(1, 1, 2, 2)) * chosen, budget=3)
+
+    result = recon.sample(problem, world, around(problem), DDPM(), steps=6, samples=4)
+    assert around(problem).network_calls(DDPM(), 6) == result.network_calls == 6 + 5 * langevin
+    with pytest.raises(ConfigError, match="starts anew"):
+        around(problem).network_calls(SOLVERS["fpndm"].make(), 6)
 
 
 # --- refusals, and the worlds themselves -------------------------------------------------------------------
 
 
 def test_dds_refuses_what_it_cannot_solve():
-    class Squared(op.Operator):
-        domain = (4,)
-
-        def forward(self, x):
-            return x**2
-
-    with pytest.raises(ConfigError, match="not linear"):
-        DDS(lambda x, sigma: x, Problem(Squared(), torch.ones(1, 4)))
+    with pytest.raises(ConfigError, match="newton"):
+        DDS(lambda x, sigma: x, newton=0)
     with pytest.raises(ConfigError, match="keep"):
         DDS(lambda x, sigma: x, keep="both")
     with pytest.raises(ConfigError, match="steps"):

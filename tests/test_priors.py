@@ -173,6 +173,31 @@ def test_chunked(rows, sizes):
     assert [shape[0] for shape in network.shapes] == sizes
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_a_chunk_is_all_that_a_gradient_keeps(rows):
+    """The same gradients, asked for twice, and nothing saved by the network but a chunk's on the way back."""
+    x, v = random(7, 4), random(7, 4, seed=1)
+
+    def network(x, sigma):
+        hidden = (x * sigma).sin()
+        return (hidden * hidden.roll(1, dims=1)).tanh()
+
+    def gradients(prior):
+        point = x.clone().requires_grad_()
+        clean = prior(point, 0.7)
+        return [torch.autograd.grad(clean, point, w, retain_graph=w is v)[0] for w in (v, 2 * v)]
+
+    whole = gradients(network)
+    for mine, expected in zip(gradients(chunked(network, rows)), whole, strict=True):
+        assert torch.equal(mine, expected)
+    calls = []
+    counting = chunked(lambda part, sigma: (calls.append(len(part)), network(part, sigma))[1], rows)
+    gradients(counting)
+    assert max(calls) == rows and sum(calls) == (
+        7 if rows == 7 else 21
+    )  # forward, and again for each gradient
+
+
 @pytest.mark.parametrize(
     "solver, order", [(Euler(), 1), (Heun(), 2), (SOLVERS["dpm++2m"](), 2)], ids=["euler", "heun", "2m"]
 )

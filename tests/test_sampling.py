@@ -14,7 +14,7 @@ from operators.mri import MRI
 from recon import Problem, grids
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
-from recon.posteriors import DDS, Posterior
+from recon.posteriors import DDS, Ensemble, PiGDM, Posterior
 from recon.priors import Gaussian, Prior
 from recon.solvers import DDIM, EDM, Heun
 
@@ -237,12 +237,6 @@ def test_refused_before_the_first_network_call(options, message):
         recon.sample(inpainting(), untouched, **options)
 
 
-class Weighing(Posterior):
-    """What an ensemble asks of its solver."""
-
-    needs_kernel = True
-
-
 BOUNDED = Prior(untouched, sigma_min=0.01, sigma_max=5.0)
 
 
@@ -252,9 +246,8 @@ BOUNDED = Prior(untouched, sigma_min=0.01, sigma_max=5.0)
         ({"solver": "dpm++3m", "steps": 2}, "given 2 steps"),
         ({"solver": "unipc3", "steps": 1}, "given 1 step"),
         ({"solver": "heun", "steps": 1}, "at least 2 steps"),
-        ({"posterior": Weighing(untouched), "solver": "euler"}, "transition densities"),
-        ({"posterior": Weighing(untouched), "solver": "dpm++2m"}, "transition densities"),
-        ({"posterior": Weighing(untouched), "solver": EDM(churn=0.3)}, "transition densities"),
+        ({"posterior": Ensemble(DDS(untouched)), "solver": "euler"}, "no density"),
+        ({"posterior": Ensemble(DDS(untouched)), "solver": EDM(churn=0.3)}, "transition densities"),
         ({"prior": BOUNDED, "grid": [6.0, 1.0, 0.0]}, "trained up to 5"),
         ({"prior": BOUNDED, "grid": [2.0, 0.001, 0.0]}, "trained down to 0.01"),
         ({"prior": BOUNDED, "sigma_start": 8.0, "init": torch.zeros(2, 1, 2, 3)}, "trained up to 5"),
@@ -270,12 +263,13 @@ def test_impossible_pairs_are_refused_before_the_first_network_call(options, mes
 
 @pytest.mark.parametrize("solver", ["ddpm", "ancestral", "sde-dpm++1", "sde-dpm++2m", "renoise"])
 def test_a_weighing_sampler_takes_stochastic_kernels(solver):
-    assert recon.sample(inpainting(), still, Weighing(still), solver, steps=3).network_calls == 3
+    sampler = Ensemble(DDS(still, keep="state"))
+    assert recon.sample(inpainting(), still, sampler, solver, steps=3).network_calls == 3
 
 
 def test_linear_samplers_refuse_other_operators_before_the_first_network_call():
     problem = Problem(Squared(), torch.ones(1, 3), 0.1)
-    for posterior in ("dds", DDS(untouched)):
+    for posterior in ("pigdm", PiGDM(untouched)):
         with pytest.raises(ConfigError, match="not linear"):
             recon.sample(problem, untouched, posterior)
     assert recon.sample(problem, still, "prior", steps=2).samples.shape == (1, 4, 3)

@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from recon.errors import InputError, OutputError, ReconError
+from recon.intervals import LEVEL, RULE
 
 PART = ".part"
 KIND = "recon-result"
@@ -28,6 +29,7 @@ VERSIONED = ("recon", "torch", "deepinv", "numpy", "h5py")
 MEANING = {
     "reconstruction": "magnitude of the mean of the samples, in the units of the k-space file",
     "std": "standard deviation of the samples, in the units of the k-space file; NaN of one sample",
+    "interval": "low and high end of the credible interval, in the units of the k-space file; NaN of one sample",
     "samples": "posterior samples, complex, in the units of the k-space file",
     "zero_filled": "image of the measured k-space without a prior, in the units of the k-space file",
     "mask": "true where k-space was used",
@@ -39,6 +41,7 @@ MEANING = {
 class SavedResult:
     """A finished result: images (slices, h, w) float32, ``samples`` (slices, S, h, w) complex64 if asked for.
 
+    ``interval`` (slices, 2, h, w) are its low and high ends; None in files older than it.
     ``scores`` has one value a slice for each metric, with its convention in ``conventions``; NaN
     where there was no reference.
     """
@@ -46,6 +49,7 @@ class SavedResult:
     path: Path
     reconstruction: np.ndarray
     std: np.ndarray
+    interval: np.ndarray | None
     zero_filled: np.ndarray
     samples: np.ndarray | None
     mask: np.ndarray | None
@@ -210,6 +214,7 @@ class ResultWriter:
             for name, size, kind in (
                 ("reconstruction", (slices, height, width), np.float32),
                 ("std", (slices, height, width), np.float32),
+                ("interval", (slices, 2, height, width), np.float32),
                 ("zero_filled", (slices, height, width), np.float32),
                 ("samples", shape, np.complex64),
             ):
@@ -225,6 +230,7 @@ class ResultWriter:
             for name, meaning in MEANING.items():
                 if name in file:
                     file[name].attrs["meaning"] = meaning
+            file["interval"].attrs.update(level=LEVEL, method=RULE)
             for name, value in attrs.items():
                 file.attrs[name] = value
             file.attrs.update(
@@ -290,9 +296,10 @@ class ResultWriter:
         samples: Tensor,
         zero_filled: Tensor,
         std: Tensor | None = None,
+        interval: Tensor | None = None,
         scores: Mapping[str, SupportsFloat] | None = None,
     ) -> None:
-        """Slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``samples`` (S, h, w).
+        """Slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
 
         The slice counts as done only once everything else of it is in the file.
         """
@@ -303,6 +310,8 @@ class ResultWriter:
             file["samples"][index] = host(samples)
             if std is not None:
                 file["std"][index] = host(std)
+            if interval is not None and "interval" in file:  # a file that an older version began has none
+                file["interval"][index] = host(interval)
             for name, value in (scores or {}).items():
                 file["scores"][name][index] = float(value)
             file.flush()
@@ -345,6 +354,7 @@ def read_result(path: str | Path, samples: bool = False) -> SavedResult:
             path=path,
             reconstruction=file["reconstruction"][()],
             std=file["std"][()],
+            interval=file["interval"][()] if "interval" in file else None,
             zero_filled=file["zero_filled"][()],
             samples=file["samples"][()] if samples else None,
             mask=file["mask"][()] if "mask" in file else None,

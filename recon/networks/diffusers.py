@@ -49,7 +49,6 @@ def load_latent(folder: str | Path) -> LatentPrior:
     denoise = PREDICTS[scheduler.config.prediction_type](
         network, discrete_label(table), sigma_min=low, sigma_max=high
     )
-    denoise.module = unet
     scale, shift = vae.config.scaling_factor, getattr(vae.config, "shift_factor", None) or 0.0
 
     def encode(image: Tensor) -> Tensor:
@@ -61,7 +60,9 @@ def load_latent(folder: str | Path) -> LatentPrior:
 
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    return LatentPrior(encode, decode, denoise, (unet.config.in_channels, height, width))
+    prior = LatentPrior(encode, decode, denoise, (unet.config.in_channels, height, width))
+    prior.module = nn.ModuleDict({"network": unet, "vae": vae})
+    return prior
 
 
 def installed() -> Any:

@@ -9,10 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ..errors import ConfigError, unknown
+from ..latent import LatentPrior
 from ..priors import Prior, as_complex
+from .autoencoder import Autoencoder
 from .precondition import EDM
 from .unet import UNet
 
@@ -28,10 +32,21 @@ def load_prior(name: str | Path, *, verify: bool = True) -> Prior:
     """A denoiser by the name it ships under ("brain-mri"), or by the path of its .safetensors or card.
 
     The card (JSON) says how to build the network and what it was trained on; it becomes
-    ``prior.card``. Raises `ConfigError` for an unknown name, a missing card, or weights whose sha256
-    is not the card's.
+    ``prior.card``. A card with an autoencoder makes a `recon.LatentPrior`. Raises `ConfigError` for an
+    unknown name, a missing card, or weights whose sha256 is not the card's.
     """
-    card_path = find_card(name)
+    card, tensors = read_weights(find_card(name), verify)
+    if card["network"]["kind"] != "UNet":
+        raise ConfigError(
+            f"{name} is an {card['network']['kind']}, not a prior.",
+            "It encodes and decodes images; nothing says which latents are likely.",
+            "Name it as `autoencoder` of a training, whose result is a latent prior: recon train.",
+        )
+    return build_prior(card, tensors)
+
+
+def read_weights(card_path: Path, verify: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The card and its tensors."""
     card = json.loads(card_path.read_text())
     weights = card_path.with_suffix(".safetensors")
     if not weights.is_file():
@@ -42,19 +57,91 @@ def load_prior(name: str | Path, *, verify: bool = True) -> Prior:
             "The sha256 differs: it was changed, or cut short.",
             "Copy both files again, or train anew with recon train.",
         )
-    return build_prior(card, load_file(weights))
+    return card, load_file(weights)
 
 
 def build_prior(card: dict[str, Any], tensors: dict) -> Prior:
-    options = {key: value for key, value in card["network"].items() if key != "kind"}
-    network = UNet(**options)
-    network.load_state_dict({key: value.float() for key, value in tensors.items()})
-    model = EDM(
-        network.eval().requires_grad_(False), card["sigma_data"], card["sigma_min"], card["sigma_max"]
-    )
+    inner = {key: tensors[key] for key in tensors if not key.startswith(AUTOENCODER)}
+    model = EDM(built(UNet, card["network"], inner), card["sigma_data"], card["sigma_min"], card["sigma_max"])
     plain = Prior(model, of=model, data_var=card["sigma_data"] ** 2, card=card)
+    if "autoencoder" in card:
+        outer = {k[len(AUTOENCODER) :]: tensors[k] for k in tensors if k.startswith(AUTOENCODER)}
+        return latent_prior(plain, model, Latents(card["autoencoder"], outer), card["complex_images"])
     prior = as_complex(plain) if card["complex_images"] else plain
     prior.module = model
+    return prior
+
+
+def built(kind: type[nn.Module], settings: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """The network that a card describes, frozen, in float32."""
+    network = kind(**{key: value for key, value in settings.items() if key != "kind"})
+    network.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return network.eval().requires_grad_(False)
+
+
+# --- latents -----------------------------------------------------------------------------------------------
+
+AUTOENCODER = "autoencoder."
+
+
+class Latents(nn.Module):
+    """An autoencoder whose latents have mean 0 and variance 1 a channel: ``encode(x) = (E(x) - m) / s``.
+
+    x (B, channels of the image, H, W) real to (B, channels, H/f, W/f) and back, f = ``factor``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, card: dict[str, Any], tensors: dict[str, Tensor]):
+        super().__init__()
+        self.card = card
+        self.network: Autoencoder = built(Autoencoder, card["network"], tensors)
+        self.channels, self.factor = self.network.latents, self.network.factor
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(card[f"latent_{name}"]).view(-1, 1, 1), False)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return (self.network.encode(x) - self.mean) / self.std
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.network.decode(z * self.std + self.mean)
+
+
+def load_autoencoder(name: str | Path) -> Latents:
+    """The autoencoder that ``recon train`` wrote, by the path of its .safetensors or card."""
+    card, tensors = read_weights(find_card(name))
+    if card["network"]["kind"] != "Autoencoder":
+        raise ConfigError(
+            f"{name} is a {card['network']['kind']}.",
+            "An autoencoder is wanted.",
+            "Train one: kind: autoencoder.",
+        )
+    about = ("name", "data", "citation", "complex_images", "normalisation")  # which the prior's card says too
+    return Latents({key: value for key, value in card.items() if key not in about}, tensors)
+
+
+def latent_prior(denoise: Prior, model: EDM, latents: Latents, complex_images: bool) -> LatentPrior:
+    """Latents of one image: (channels, H/f, W/f); of complex images (sets, channels, H/f, W/f), each set by itself."""
+
+    def encode(image: Tensor) -> Tensor:
+        if not complex_images:
+            return latents.encode(image).to(image.dtype)
+        pairs = torch.view_as_real(image.flatten(0, 1)).movedim(-1, 1)
+        return latents.encode(pairs).to(pairs.dtype).unflatten(0, image.shape[:2])
+
+    def decode(z: Tensor) -> Tensor:
+        if not complex_images:
+            return latents.decode(z).to(z.dtype)
+        pairs = latents.decode(z.flatten(0, 1)).to(z.dtype).movedim(1, -1).contiguous()
+        return torch.view_as_complex(pairs).unflatten(0, z.shape[:2])
+
+    def each_set(z: Tensor, sigma: float) -> Tensor:
+        return denoise(z.flatten(0, 1), sigma).unflatten(0, z.shape[:2])
+
+    inner = Prior(each_set, of=denoise) if complex_images else denoise
+    prior = LatentPrior(encode, decode, inner, factor=latents.factor)
+    prior.module = nn.ModuleDict({"network": model, "latents": latents})
     return prior
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from operators.ct import CT
 
 from ..actions import Actions, core, grouped, offered, parts, with_core
-from ..errors import ConfigError, unknown
+from ..errors import ConfigError, SamplingError, unknown
 from ..noise import Draw
 from ..problem import Problem
 from ..state import Estimate, Move, State
@@ -118,6 +118,7 @@ class Active(Around):
 
     def prepared(self, solver, grid: list[float], samples: int) -> Active:
         """For one walk: its particles an image, and how many of its actions are measured after which step."""
+        self.policy.admit(cast(Problem, self.problem).sigma)
         if samples < 2 and self.policy.looks:
             raise ConfigError(
                 f"{type(self.policy).__name__} was given one sample an image.",
@@ -132,6 +133,15 @@ class Active(Around):
             particles=samples,
             plan=schedule(self.steps(grid), grid, wanted),
         )
+
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        if solver.warmup:
+            raise ConfigError(
+                f"Active was asked for the network calls of {type(solver).__name__}.",
+                "It starts anew after every acquisition with steps of more calls; how often depends on the levels.",
+                "Count those of a run, result.network_calls, or take a solver with the same calls at every step.",
+            )
+        return super().network_calls(solver, steps, lowest)
 
     def steps(self, grid: list[float]) -> list[int]:
         """The steps after which something may be measured: in the window, and not the last."""
@@ -188,10 +198,16 @@ class Active(Around):
     def acquired(self, state: State, memo: Scan, step: int, amounts: list[int], draw: Draw) -> Scan:
         """The memo with more measured: chosen by the particles, measured, and put into the problem."""
         record = memo.record
-        picks = [
-            self.policy.pick(belief, amount)
-            for belief, amount in zip(self.beliefs(state, memo, draw), amounts, strict=True)
-        ]
+        try:
+            picks = [
+                self.policy.pick(belief, amount)
+                for belief, amount in zip(self.beliefs(state, memo, draw), amounts, strict=True)
+            ]
+        except SamplingError as error:
+            name = f"Active around {type(memo.sampler).__name__}"
+            raise SamplingError(
+                f"{name} diverged at step {step}, sigma {state.sigma:.4g}.", error.what, self.knob
+            ) from error
         chosen = tuple(tuple(actions) for actions, _ in picks)
         scores = torch.stack([scores for _, scores in picks])
         mask = marked(chosen, math.prod(record.shape)).view(-1, *record.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..noise import Draw, Noise
 from ..problem import Problem
+from ..solvers.base import least_steps
 from ..state import Estimate, Move, State
 from ..walk import walk
 
@@ -27,7 +29,7 @@ class Posterior:
     own_start = False  # whether `start` makes the state itself, so that any other start is lost
     needs_problem = False
     linear_only = False
-    needs_kernel = False  # transition densities: N(mean, std^2), std > 0, as all of the solver's noise
+    knob = "Take more steps, or start at a lower sigma."  # what to turn when a run diverges
 
     def __init__(self, prior, problem: Problem | None = None):
         self.prior, self.problem = prior, problem
@@ -57,16 +59,30 @@ class Posterior:
 
     def pair(self, solver) -> None:
         """Refuse a solver this sampler cannot wrap."""
-        if self.needs_kernel and not (solver.stochastic and solver.kernel):
-            raise ConfigError(
-                f"{type(self).__name__} was given {type(solver).__name__}.",
-                "It weighs by transition densities, which a deterministic step, or one with inner noise, has none of.",
-                "Choose a stochastic one-kernel solver: ddim with eta=1, ddpm, sde-dpm++1.",
-            )
 
     def prepared(self, solver, grid: list[float], samples: int) -> Posterior:
         """This sampler for one walk of ``samples`` rows an image; a sampler around another prepares that too."""
         return self
+
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        """How often a sample's image goes through the network in a walk of ``steps`` steps, the last of them to 0.
+
+        ``lowest``: the last level above 0, which only a walk inside the steps depends on; default that of
+        `recon.sample`'s own grid. A prior with a start of its own may ask once more for that.
+        """
+        return self.calls * solver.calls(steps) + self.level_calls * steps
+
+    def steps_for(self, solver, calls: int, lowest: float | None = None) -> int:
+        """The most steps with at most ``calls`` network calls; raises `ConfigError` where the solver takes more."""
+        least = max(least_steps(solver), 1)
+        if calls < least or self.network_calls(solver, least, lowest) > calls:
+            raise ConfigError(
+                f"{type(self).__name__} with {type(solver).__name__} was given {calls} network calls.",
+                f"The fewest steps are {least}, which take {self.network_calls(solver, least, lowest)}.",
+                "Allow that many, or take a solver of lower order: recon list solvers.",
+            )
+        steps = range(least, calls + 1)  # every step asks at least once, and more steps never ask less
+        return least - 1 + bisect_right(steps, calls, key=lambda n: self.network_calls(solver, n, lowest))
 
     def start(self, state: State, draw: Draw) -> State:
         return state
@@ -101,5 +117,13 @@ class Around(Posterior):
     def prior(self, prior) -> None:
         self.inner.prior = prior
 
+    @property
+    def knob(self) -> str:  # type: ignore[override]
+        """The inner sampler's."""
+        return self.inner.knob
+
     def pair(self, solver) -> None:
         self.inner.pair(solver)
+
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        return self.inner.network_calls(solver, steps, lowest)

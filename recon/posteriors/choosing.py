@@ -50,6 +50,9 @@ class Policy:
     looks = True  # at the particles, so that one is not enough
     damps = True
 
+    def admit(self, sigma: float) -> None:
+        """Refuse measurements of this noise."""
+
     def scores(self, belief: Belief) -> Tensor:
         raise NotImplementedError
 
@@ -71,9 +74,7 @@ def largest(scores: Tensor, free: Tensor) -> int:
     """The first of the largest scores among the free actions."""
     if not torch.isfinite(scores[free]).all():
         raise SamplingError(
-            "The scores of what to measure next are not finite.",
-            "The particles have diverged.",
-            "Lower the weight of the data term, take more steps, or start at a lower sigma.",
+            "The scores of what to measure next are not finite.", "The particles have diverged."
         )
     return int(torch.where(free, scores, -math.inf).eq(scores[free].max()).nonzero()[0])
 
@@ -137,15 +138,16 @@ class LogDet(Policy):
     noise: float | None = None
     damps = False
 
-    def square(self, belief: Belief) -> float:
-        noise = belief.sigma if self.noise is None else self.noise
-        if not noise > 0:
+    def admit(self, sigma: float) -> None:
+        if not (sigma if self.noise is None else self.noise) > 0:
             raise ConfigError(
                 "Log-determinants of measurements without noise.",
                 "They are infinite.",
                 "State the problem's sigma, or choose=LogDet(noise=...).",
             )
-        return noise**2
+
+    def square(self, belief: Belief) -> float:
+        return (belief.sigma if self.noise is None else self.noise) ** 2
 
     def scores(self, belief: Belief) -> Tensor:
         return information(covariances(belief.z, belief.weights) / self.square(belief))

@@ -17,7 +17,7 @@ from ..noise import Draw, Noise
 from ..problem import Problem
 from ..state import State
 from .jacobian import residual_and_pull
-from .loops import OwnLoop, flowing, refuse_inner_solver
+from .loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
 from .proximal import Proximal, norms, refuse_no_steps
 
 KERNELS = ("langevin", "gaussian")
@@ -51,6 +51,7 @@ class DAPS(OwnLoop):
     """
 
     calls = 5
+    knob = "Lower rate (or step), the size of Langevin steps, or raise tau."
 
     def __init__(
         self,
@@ -107,6 +108,9 @@ class DAPS(OwnLoop):
 
     def pair(self, solver) -> None:
         refuse_inner_solver("DAPS", solver, self.ode_steps)
+
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        return flow_calls(self.prior, solver, self.ode_steps, steps, lowest)
 
     def states(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
         flow = flowing(self.prior, solver, self.ode_steps, grid, x.dtype)

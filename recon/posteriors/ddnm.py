@@ -39,6 +39,7 @@ class DDNM(Posterior):
 
     needs_problem = True
     linear_only = True
+    knob = "Null more singular values (a larger cutoff), or take fewer CG steps (steps)."
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class DDRM(OwnLoop):
     """
 
     linear_only = True
+    knob = "Null more singular values (a larger cutoff)."
 
     def __init__(
         self,

@@ -9,18 +9,25 @@ import torch
 from torch import Tensor
 
 from operators.base import Linear
-from operators.krylov import cg
+from operators.krylov import cg, inner
 
 from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
+from .jacobian import Linearised, per_row, singular_tolerance
+from .proximal import Proximal
+
+LENGTHS = (1.0, 0.5, 0.25, 0.0625, 0.015625)  # of a Gauss-Newton step
 
 
 class DDS(Posterior):
     """``x0 = argmin ||A x - y||^2 + lambda(s) ||x - D||^2`` by ``steps`` CG steps from ``D = prior(x, s)``.
 
-    ``(A^H A + lambda I) x0 = A^H y + lambda D``; the operator's closed form where it has one.
+    ``(A^H A + lambda I) x0 = A^H y + lambda D``; in singular coordinates or the operator's closed form
+    where it has one. An operator that is not linear is linearised ``newton`` times (Gauss-Newton):
+    ``x += t (J^H J + lambda I)^-1 (J^H (y - A(x)) + lambda (D - x))`` from D, J = A'(x) by autograd, by
+    ``steps`` CG steps each, and each row with the t of 1, 1/2, 1/4, 1/16, 1/64 that lowers the sum most, or 0.
     ``weight``: lambda as a function of sigma, or a number; default `matched` to the noise of the
     problem (``lambda = 0``, early-stopped CG, where that is 0). ``keep``: "noise" takes the next step
     with the network's noise (the paper), "state" recomputes it from x0, which for a matched weight is
@@ -29,7 +36,7 @@ class DDS(Posterior):
     """
 
     needs_problem = True
-    linear_only = True
+    knob = "Give the prior more weight (weight), or take fewer CG steps (steps)."
 
     def __init__(
         self,
@@ -40,19 +47,21 @@ class DDS(Posterior):
         steps: int = 5,
         keep: str = "noise",
         tol: float = 1e-6,
+        newton: int = 3,
     ):
         if keep not in ("noise", "state"):
             raise ConfigError(f"keep is {keep!r}.", 'It is "noise" (the paper) or "state".')
         if steps < 1:
             raise ConfigError(f"steps is {steps}.", "DDS takes at least one CG step.", "Use steps=5.")
-        self.weight, self.steps, self.keep, self.tol = weight, steps, keep, tol
+        if newton < 1:
+            raise ConfigError(f"newton is {newton}.", "DDS linearises at least once.", "Use newton=3.")
+        self.weight, self.steps, self.keep, self.tol, self.newton = weight, steps, keep, tol, newton
         super().__init__(prior, problem)
 
     def admit(self, problem: Problem) -> None:
         super().admit(problem)
-        self.closed_form = (
-            cast(Linear, problem.A).solve_normal(torch.zeros_like(problem.backprojection), 1.0) is not None
-        )
+        fit = Proximal(problem, self.steps, self.tol) if problem.A.linear else None
+        self.direct = fit if fit is not None and (fit.svd is not None or fit.closed_form) else None
 
     def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:
         prior = self.prior(x, sigma)
@@ -71,12 +80,37 @@ class DDS(Posterior):
 
     def fit(self, prior: Tensor, lam: float) -> Tensor:
         """The data step, from the prior's image."""
+        if not self.problem.A.linear:
+            return self.bent(prior, lam)
         A, b = cast(Linear, self.problem.A), self.problem.backprojection
         if lam == 0:
-            return cg(A.normal, b, prior, self.steps, self.tol)
-        if self.closed_form:  # for the misfit, a small right side: less is lost to rounding
-            return prior + cast(Tensor, A.solve_normal(b - A.normal(prior), lam))
+            return cg(A.normal, b, prior, self.steps, singular_tolerance(self.tol, b))
+        if self.direct is not None:
+            return self.direct(prior, lam)
         return cg(lambda v: A.normal(v) + lam * v, b + lam * prior, prior, self.steps, self.tol)
+
+    def bent(self, prior: Tensor, lam: float) -> Tensor:
+        """The data step of an operator that is not linear."""
+        A, y, x = self.problem.A, self.problem.y, prior
+
+        def loss(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                r, away = A.forward(x) - y, x - prior
+            return inner(r, r).flatten() + lam * inner(away, away).flatten()
+
+        for _ in range(self.newton):
+            here = Linearised.at(A, x, y)
+            descent = here.pull(here.residual) + lam * (prior - x)
+            way = cg(
+                lambda v, here=here: here.pull(here.push(v)) + lam * v, descent, None, self.steps, self.tol
+            )
+            base, least = x, loss(x)
+            for length in LENGTHS:
+                there = base + length * way
+                its = loss(there)
+                x = torch.where(per_row(its < least, x), there, x)
+                least = torch.minimum(its, least)
+        return x
 
 
 def constant(gamma: float) -> Callable[[float], float]:

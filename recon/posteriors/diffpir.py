@@ -33,6 +33,7 @@ class DiffPIR(Posterior):
 
     needs_problem = True
     linear_only = True
+    knob = "Give the prior more weight (a larger lam)."
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from ..noise import Draw
 from ..problem import Problem
 from ..state import Estimate, Move, State
 from .base import Posterior
-from .jacobian import per_row, residual_and_pull, tolerance, with_pullback
+from .jacobian import per_row, residual_and_pull, singular_tolerance, with_pullback
 
 FORMS = ("norm", "score")
 
@@ -42,6 +42,7 @@ class DPS(Posterior):
     """
 
     needs_problem = True
+    knob = "Lower zeta."
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class MCG(DPS):
     """
 
     linear_only = True
+    knob = "Lower zeta, or take fewer CG steps (steps)."
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class MCG(DPS):
         A, x = cast(Linear, self.problem.A), state.x
         clean = x.add(draw(x, "measured"), alpha=-state.sigma) if state.sigma > 0 else x
         missing = residual_and_pull(A, clean, self.problem.y)[1]
-        x = x + cg(A.normal, missing, None, self.steps, tolerance(self.tol, x))
+        x = x + cg(A.normal, missing, None, self.steps, singular_tolerance(self.tol, x))
         return replace(state, x=x, x0=x if state.sigma == 0 else state.x0, past=())
 
 

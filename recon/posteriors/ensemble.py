@@ -19,7 +19,7 @@ from ..noise import Draw, Noise
 from ..problem import Problem, inner64
 from ..state import Estimate, Move, Past, State, permuted
 from .base import Around, Posterior
-from .potential import Potential
+from .potential import Each, Potential, times
 from .resampling import SCHEMES
 
 WEIGHTS = ("path", "feynman-kac")
@@ -160,7 +160,8 @@ class Ensemble(Around):
             )
         known = vars(self).get("potential")
         self.potential = Potential(problem)
-        if known is not None and known.problem.A is problem.A and "norm_squared" in vars(known):
+        same = known is not None and known.problem.A is problem.A and "norm_squared" in vars(known)
+        if same and isinstance(known.norm_squared, float):
             vars(self.potential)["norm_squared"] = known.norm_squared
 
     def pair(self, solver) -> None:
@@ -195,11 +196,14 @@ class Ensemble(Around):
             still=not solver.stochastic,
             last=grid[-2] if grid[-1] == 0 else 0.0,
         )
-        _ = self.potential.norm_squared  # asked for once, so that no step waits for it
+        _ = self.potential.largest_norm_squared  # asked for once, so that no step waits for it
         if self.weights == "feynman-kac":
             _ = self.potential.laplacian
         other.check_kernels(solver, grid)
         return other
+
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        return super().network_calls(solver, steps, lowest) + self.langevin * (steps - 1)
 
     def check_kernels(self, solver, grid: list[float]) -> None:
         """Every step has noise where densities are compared; explicit guidance at the noisy point is stable."""
@@ -210,15 +214,16 @@ class Ensemble(Around):
                     "A guided deterministic step has no density to weigh with.",
                     "Raise its eta.",
                 )
-            pull = self.pull(s, kept, std)
-            if abs(kept - pull) > max(1.0, abs(kept)) + 1e-6:  # by the guidance, not by the solver
+            gains = torch.as_tensor(kept - self.pull(s, kept, std)).flatten()
+            gain = float(gains[gains.abs().argmax()])
+            if abs(gain) > max(1.0, abs(kept)) + 1e-6:  # by the guidance, not by the solver
                 raise ConfigError(
                     f"The step from sigma {s:.4g} to {t:.4g} is too long for its explicit guidance.",
-                    f"It multiplies deviations in a measured direction by {kept - pull:.3g}.",
+                    f"It multiplies deviations in a measured direction by {gain:.3g}.",
                     'Use annealing="matched", more steps, or a larger c.',
                 )
 
-    def pull(self, s: float, kept: float, std: float) -> float:
+    def pull(self, s: float, kept: float, std: float) -> Each:
         """What explicit guidance takes off ``x' = kept x`` in the best measured direction."""
         if self.weights == "path":
             return 0.0
@@ -231,11 +236,11 @@ class Ensemble(Around):
         return self.potential.problem.sigma
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> Each:
         """c."""
         return self.potential.norm_squared if self.c is None else self.c
 
-    def alpha(self, sigma: float) -> float:
+    def alpha(self, sigma: float) -> Each:
         """The share of the likelihood that counts at this level."""
         if callable(self.annealing):
             return float(self.annealing(sigma))
@@ -251,7 +256,7 @@ class Ensemble(Around):
         potential = alpha * self.potential(state.x)
         log_w, log_z, x = -potential, torch.zeros_like(potential), state.x
         tilted = self.initial == "tilted" or (self.initial is None and self.potential.problem.A.linear)
-        if tilted and alpha > 0:
+        if tilted and (isinstance(alpha, Tensor) or alpha > 0):
             log_z = self.spread(self.log_mean(log_w))
             x = self.tilted(x, alpha, state.sigma, draw)
             log_w, potential = torch.zeros_like(log_w), alpha * self.potential(x)
@@ -259,20 +264,20 @@ class Ensemble(Around):
         memo = Particles(potential, log_z, torch.zeros_like(log_w), slot, (), inner.memo)
         return replace(state, x=x, log_w=log_w, memo=replace(memo, ess=self.spread(self.effective(log_w))))
 
-    def tilted(self, x: Tensor, alpha: float, sigma: float, draw: Draw) -> Tensor:
+    def tilted(self, x: Tensor, alpha: Each, sigma: float, draw: Draw) -> Tensor:
         """From ``x ~ N(m, s^2)`` to a draw of ``N(m, s^2) exp(-alpha mu)``: by perturbed measurements, exactly.
 
         ``(A^H A + l I) x' = A^H (y + sigma_y / sqrt(alpha) z) + l x``, ``l = sigma_y^2 / (alpha s^2)``.
         """
         A, y, lam = cast(Linear, self.potential.problem.A), self.potential.problem.y, self.sigma_y**2
         lam = lam / (alpha * sigma**2)
-        y = y + self.sigma_y / math.sqrt(alpha) * draw(y, "tilt")
+        y = y + times(self.sigma_y / alpha**0.5, draw(y, "tilt"))
         pull = A.adjoint(y - A.forward(x))  # of the change: a small right side loses less to rounding
-        change = A.solve_normal(pull, lam)
+        change = None if isinstance(lam, Tensor) else A.solve_normal(pull, lam)
         if change is None:  # well conditioned: the number is 1 + ||A||^2 / c at most under matched annealing
-            condition = 1 + self.potential.norm_squared / lam
+            condition = 2.0 if isinstance(lam, Tensor) else 1 + self.potential.largest_norm_squared / lam
             steps = min(math.ceil(14 * math.sqrt(condition)), 4 * x[0].numel())
-            change = cg(lambda v: A.normal(v) + lam * v, pull, steps=steps, tol=1e-12)
+            change = cg(lambda v: A.normal(v) + times(lam, v), pull, steps=steps, tol=1e-12)
         return x + change
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
@@ -332,7 +337,7 @@ class Ensemble(Around):
         if variance > 0:
             slope = alpha**2 * inner64(gradient, gradient) - alpha * self.potential.laplacian
             change = change + variance / 2 * slope
-            state = replace(state, x=state.x - variance * alpha * gradient)
+            state = replace(state, x=state.x - times(variance * alpha, gradient))
         return state, change
 
     # --- an image's particles ----------------------------------------------------------------------------
@@ -393,8 +398,8 @@ class Ensemble(Around):
         x, s, alpha = state.x, state.sigma, self.alpha(state.sigma)
         size = 0.3 / (1 / s**2 + alpha * self.potential.norm_squared / self.sigma_y**2)
         for index in range(self.langevin):
-            score = (self.prior(x, s) - x) * (1 / s**2) - alpha * self.potential.gradient(x)
-            x = x + size * score + math.sqrt(2 * size) * draw(x, f"langevin{index}")
+            score = (self.prior(x, s) - x) * (1 / s**2) - times(alpha, self.potential.gradient(x))
+            x = x + times(size, score) + times((2 * size) ** 0.5, draw(x, f"langevin{index}"))
         memo = replace(state.memo, potential=alpha * self.potential(x), past=())
         return replace(state, x=x, past=(), memo=memo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -51,6 +52,34 @@ def residual_and_pull(A: Operator, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor
     return r, torch.autograd.grad(image, point, r)[0]
 
 
+@dataclass(frozen=True)
+class Linearised:
+    """A at a point x: its ``residual = y - A(x)``, ``push(v) = A'(x) v`` and ``pull(w) = A'(x)^H w``.
+
+    A has to be differentiable twice: the push is the derivative of the pull, which is linear in w.
+    """
+
+    residual: Tensor
+    push: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def at(cls, A: Operator, x: Tensor, y: Tensor) -> Linearised:
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            image = A.forward(point)
+            w = torch.zeros_like(image).requires_grad_()
+            (pulled,) = torch.autograd.grad(image, point, w, create_graph=True)
+
+        def push(v: Tensor) -> Tensor:
+            return torch.autograd.grad(pulled, w, v, retain_graph=True)[0]
+
+        def pull(w: Tensor) -> Tensor:
+            return torch.autograd.grad(image, point, w, retain_graph=True)[0]
+
+        return cls(y - image.detach(), push, pull)
+
+
 def per_row(factor: Tensor, like: Tensor) -> Tensor:
     """One number a row, shaped to multiply images."""
     return factor.view(-1, *[1] * (like.ndim - 1))
@@ -59,3 +88,8 @@ def per_row(factor: Tensor, like: Tensor) -> Tensor:
 def tolerance(tol: float | None, x: Tensor) -> float:
     """Relative residual at which CG stops: 100 roundings by default, before it divides rounding by nothing."""
     return 100 * torch.finfo(x.dtype).eps if tol is None else tol
+
+
+def singular_tolerance(tol: float | None, x: Tensor) -> float:
+    """The same for a singular system, never below the default: past it the rounding of the null space is divided."""
+    return max(tolerance(None, x), tol or 0.0)

@@ -21,6 +21,9 @@ class OwnLoop(Posterior):
 
     needs_problem = True
 
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        return steps
+
     def run(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
         super().run(solver, grid, x, noise)  # for what it refuses: its walk never starts
         return self.states(solver, grid, x, noise)
@@ -46,6 +49,14 @@ def flowing(prior, solver, steps: int, grid: list[float], dtype: torch.dtype) ->
         for levels in inner:
             solver.admit(levels, torch.finfo(dtype).eps)
     return flow(prior, solver, steps, lambda count, sigma: inner_levels(prior, count, sigma))
+
+
+def flow_calls(prior, solver, steps: int, levels: int, lowest: float | None) -> int:
+    """Network calls of `flowing` at so many levels above 0, the last of them ``lowest``."""
+    if lowest is None and levels == 1:  # the highest level of all
+        return solver.calls(steps)
+    end = float(getattr(prior, "sigma_min", 0.002)) if lowest is None else lowest
+    return (levels - 1) * solver.calls(steps) + solver.calls(len(inner_levels(prior, steps, end)) - 1)
 
 
 def refuse_inner_solver(name: str, solver, steps: int) -> None:

@@ -15,7 +15,8 @@ from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
-from .jacobian import Pullback, per_row, residual_and_pull, tolerance, with_pullback
+from .jacobian import Pullback, per_row, residual_and_pull, singular_tolerance, tolerance, with_pullback
+from .proximal import Proximal, refuse_no_steps
 
 FORMS = ("score", "adaptive")
 
@@ -33,13 +34,14 @@ class PiGDM(Posterior):
     it end at 9 dB, of the adaptive form at 28 dB, of ``variance=lambda s: s * s`` at 25 dB.
 
     Solved as ``(A^H A + sigma_y^2 / r^2)^-1 A^H (y - A D) / r^2``, the same by the push-through
-    identity: in the operator's closed form, else by ``steps`` CG steps. With sigma_y = 0 that is
-    ``A^+ (y - A D) / r^2``, always by CG.
+    identity: in singular coordinates or the operator's closed form, else by ``steps`` CG steps. With
+    sigma_y = 0 that is ``A^+ (y - A D) / r^2``, always by CG.
     Source: Song, Vahdat, Mardani, Kautz, Pseudoinverse-Guided Diffusion Models, ICLR 2023.
     """
 
     needs_problem = True
     linear_only = True
+    knob = 'Take form="adaptive", a larger variance, or fewer CG steps (steps).'
 
     def __init__(
         self,
@@ -59,8 +61,8 @@ class PiGDM(Posterior):
 
     def admit(self, problem: Problem) -> None:
         super().admit(problem)
-        zero = torch.zeros_like(problem.backprojection)
-        self.closed_form = problem.sigma > 0 and cast(Linear, problem.A).solve_normal(zero, 1.0) is not None
+        fit = Proximal(problem, self.steps, 0.0) if problem.sigma > 0 else None
+        self.direct = fit if fit is not None and (fit.svd is not None or fit.closed_form) else None
 
     def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:
         prior, pull = with_pullback(self.prior, x, sigma)
@@ -79,14 +81,15 @@ class PiGDM(Posterior):
 
     def solved(self, clean: Tensor, lam: float) -> Tensor:
         """``(A^H A + lam)^-1 A^H (y - A clean)``."""
+        if self.direct is not None and self.direct.svd is not None:
+            return self.direct.svd.image(self.direct.pull(clean, lam))
         A = cast(Linear, self.problem.A)
         b = residual_and_pull(A, clean, self.problem.y)[1]
-        if self.closed_form:
-            return cast(Tensor, A.solve_normal(b, lam))
-        tol = tolerance(self.tol, b)
+        if self.direct is not None:
+            return self.direct.solve(b, lam)
         if lam == 0:
-            return cg(A.normal, b, None, self.steps, tol)
-        return cg(lambda v: A.normal(v).add(v, alpha=lam), b, None, self.steps, tol)
+            return cg(A.normal, b, None, self.steps, singular_tolerance(self.tol, b))
+        return cg(lambda v: A.normal(v).add(v, alpha=lam), b, None, self.steps, tolerance(self.tol, b))
 
 
 class MMPS(Posterior):
@@ -103,6 +106,7 @@ class MMPS(Posterior):
 
     needs_problem = True
     linear_only = True
+    knob = "Take fewer CG steps (steps)."
 
     def __init__(self, prior, problem: Problem | None = None, *, steps: int = 3, tol: float | None = None):
         refuse_no_steps("MMPS", steps)
@@ -123,7 +127,7 @@ class MMPS(Posterior):
         A, variance = cast(Linear, self.problem.A), self.problem.sigma**2
         r = self.problem.y - A.forward(clean)
         p, rr, total = r, inner(r, r), torch.zeros_like(clean)
-        enough = tolerance(self.tol, r) ** 2 * rr
+        enough = (tolerance if variance > 0 else singular_tolerance)(self.tol, r) ** 2 * rr
         running = rr > enough
         for left in reversed(range(self.steps)):
             image = pull(A.adjoint(p), again=left > 0)
@@ -139,8 +143,3 @@ class MMPS(Posterior):
             running = running & (rr > enough)
             p = add_scaled(r, torch.where(running, rr / torch.where(running, previous, 1), 0), p)
         return total
-
-
-def refuse_no_steps(name: str, steps: int) -> None:
-    if steps < 1:
-        raise ConfigError(f"steps is {steps}.", f"{name} takes at least one CG step.", "Leave it away.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor
 
 from operators.base import Linear
-from operators.krylov import inner
 
 from ..problem import Problem, inner64
+from .jacobian import per_row
+from .proximal import norms
 
-POWER_STEPS = 30
 PROBES = 64
 EXACT_TRACE = 1024  # images of as many real numbers or fewer: the trace by a basis
+
+Each = float | Tensor
+"""One number for all rows, or one a row, (rows,)."""
 
 
 @dataclass(frozen=True)
@@ -54,48 +58,46 @@ class Potential:
         return self.of_residual(residual.detach()), precision * gradient
 
     @cached_property
-    def norm_squared(self) -> float:
-        """``||A||_2^2`` of a linear operator, the largest of its images', by power iteration; 1 for others."""
-        A = self.problem.A
-        if not A.linear:
+    def norm_squared(self) -> Each:
+        """``||A||_2^2`` of a linear operator, of each row's own, by power iteration; 1 for others."""
+        if not self.problem.A.linear:
             return 1.0
-        x = self.probe(0)
-        for _ in range(POWER_STEPS):
-            x = cast(Linear, A).normal(x / inner(x, x).sqrt().clamp_min(torch.finfo(torch.float32).tiny))
-        return float(inner(x, x).sqrt().max())
+        return self.each(norms(self.problem).square())
 
     @cached_property
-    def laplacian(self) -> float:
-        """``tr(A^H A) / sigma^2`` over the real coordinates, of a linear operator; an average over its images.
+    def largest_norm_squared(self) -> float:
+        """That of all rows."""
+        return float(torch.as_tensor(self.norm_squared).max())
+
+    @cached_property
+    def laplacian(self) -> Each:
+        """``tr(A^H A) / sigma^2`` over the real coordinates, of a linear operator, of each row's own.
 
         The same at every x, so that it only enters the evidence. Small images: exact; else by Rademacher probes.
         """
         A = cast(Linear, self.problem.A)
-        like = self.probe(0)
-        parts = 2 if like.is_complex() else 1
-        n = like[0].numel() * parts
-        if n <= EXACT_TRACE and A.images == 1:
-            basis = torch.eye(n, dtype=like.dtype.to_real(), device=like.device)
-            if like.is_complex():
-                basis = torch.view_as_complex(basis.reshape(n, *like.shape[1:], 2))
-            images = basis.reshape(n, *like.shape[1:])
-            trace = inner(images, A.normal(images)).sum()
+        n = math.prod(A.domain) * (2 if A.complex_domain else 1)
+        if n <= EXACT_TRACE:
+            trace = self.squares(torch.eye(n, dtype=torch.float64)).sum(1)
         else:
-            signs = (self.probe(1 + i) for i in range(-(-PROBES // len(like))))
-            traces = [inner(x, A.normal(x)).mean() for x in map(rademacher, signs)]
-            trace = torch.stack(traces).mean()
-        return float(trace) / self.problem.sigma**2
+            generator = torch.Generator().manual_seed(1)
+            probes = (torch.randn(1, n, generator=generator).sign() for _ in range(PROBES))
+            trace = torch.cat([self.squares(probe) for probe in probes], 1).mean(1)
+        return self.each(trace.repeat_interleave(len(self.problem.y) // A.images) / self.problem.sigma**2)
 
-    def probe(self, seed: int) -> Tensor:
-        """Unit normal images, as many as the operator tells apart."""
-        A, y = self.problem.A, self.problem.y
-        zeros = A._zeros(A.images, torch.promote_types(y.dtype, torch.float32), y.device)
-        generator = torch.Generator().manual_seed(seed)
-        real = torch.view_as_real(zeros) if zeros.is_complex() else zeros
-        drawn = torch.randn(real.shape, generator=generator, dtype=real.dtype).to(real)
-        return torch.view_as_complex(drawn) if zeros.is_complex() else drawn
+    def squares(self, probes: Tensor) -> Tensor:
+        """``||A v||^2`` (images, k) of images v, given as real numbers (k, n)."""
+        A, b = cast(Linear, self.problem.A), self.problem.backprojection
+        v = probes.view(-1, *A.domain, 2) if A.complex_domain else probes.view(-1, *A.domain)
+        v = (torch.view_as_complex(v) if A.complex_domain else v).to(b)
+        seen = A.forward(v.repeat(A.images, *[1] * len(A.domain)))
+        return inner64(seen, seen).view(A.images, -1)
+
+    def each(self, rows: Tensor) -> Each:
+        """A number where all rows have one operator, else one a row, (rows,) float64."""
+        return float(rows.flatten()[0]) if self.problem.A.images == 1 else rows.flatten().double()
 
 
-def rademacher(x: Tensor) -> Tensor:
-    """The signs of every real component."""
-    return torch.view_as_complex(torch.view_as_real(x).sign()) if x.is_complex() else x.sign()
+def times(factor: Each, x: Tensor) -> Tensor:
+    """``factor x``, an image a row."""
+    return (per_row(factor, x).to(x.real.dtype) if isinstance(factor, Tensor) else factor) * x

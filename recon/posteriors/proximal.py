@@ -13,6 +13,7 @@ from operators.spectral import Spectral, significant, spectral
 
 from ..errors import ConfigError
 from ..problem import Problem
+from .jacobian import singular_tolerance
 
 POWER_STEPS = 30
 
@@ -62,8 +63,7 @@ class Proximal:
     def solve(self, b: Tensor, rho: float) -> Tensor:
         """``(A^H A + rho)^-1 b`` without singular values."""
         if rho == 0:  # singular: past convergence CG divides by the rounding of the null space
-            enough = max(self.tol, 100 * torch.finfo(b.dtype).eps)
-            return cg(self.A.normal, b, None, self.steps, enough)
+            return cg(self.A.normal, b, None, self.steps, singular_tolerance(self.tol, b))
         if self.closed_form:
             return cast(Tensor, self.A.solve_normal(b, rho))
         return cg(lambda v: self.A.normal(v) + rho * v, b, None, self.steps, self.tol)

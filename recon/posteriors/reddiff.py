@@ -17,7 +17,7 @@ from ..noise import Draw, Noise
 from ..problem import Problem
 from ..state import State
 from .jacobian import residual_and_pull
-from .loops import OwnLoop, flowing, refuse_inner_solver
+from .loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
 from .proximal import Proximal, norms, refuse_no_steps
 
 WEIGHTINGS: dict[str, Callable[[float], float]] = {
@@ -59,6 +59,8 @@ class REDDiff(OwnLoop):
     Source: Mardani, Song, Kautz, Vahdat, A Variational Perspective on Solving Inverse Problems with
     Diffusion Models, ICLR 2024, algorithm 1.
     """
+
+    knob = "Lower lr, or both of weight and obs_weight."
 
     def __init__(
         self,
@@ -116,6 +118,9 @@ class REDDiff(OwnLoop):
     def pair(self, solver) -> None:
         if self.flow:
             refuse_inner_solver("RED-diff", solver, self.flow)
+
+    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+        return flow_calls(self.prior, solver, self.flow, steps, lowest) if self.flow else steps
 
     def states(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
         denoiser = flowing(self.prior, solver, self.flow, grid, x.dtype) if self.flow else self.prior

@@ -12,6 +12,7 @@ from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
 from .ensemble import Ensemble
+from .potential import Each, times
 
 GUIDES = ("auto", "denoised", "noisy", None)
 
@@ -24,6 +25,8 @@ class SMC(Ensemble):
     Default "auto": "denoised" under a solver with noise, none under a deterministic one. No gradient
     through the network. All other options are `Ensemble`'s; Feynman-Kac weights bring the paper's drift.
     """
+
+    knob = 'Take more steps, a larger c, or annealing="matched".'  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class SMC(Ensemble):
             return super().prepared(solver, grid, samples)
         return self.copied(guide="denoised" if solver.stochastic else None).prepared(solver, grid, samples)
 
-    def pull(self, s: float, kept: float, std: float) -> float:
+    def pull(self, s: float, kept: float, std: float) -> Each:
         ratio = self.potential.norm_squared / self.sigma_y**2
         if self.guide == "noisy":
             return (1 - kept) * s**2 * self.alpha(s) * ratio
@@ -73,7 +76,7 @@ class SMC(Ensemble):
             return (1 - kept) * (self.share(s) * ratio - 1)
         return super().pull(s, kept, std)
 
-    def share(self, sigma: float) -> float:
+    def share(self, sigma: float) -> Each:
         """The step ``w sigma_y^2`` on the gradient of mu at the denoised point."""
         return sigma**2 * self.sigma_y**2 / (self.sigma_y**2 + self.scale * sigma**2)
 
@@ -82,7 +85,7 @@ class SMC(Ensemble):
         if not self.guided:
             return est
         if self.guide == "noisy":
-            push = -(sigma**2) * self.alpha(sigma) * self.potential.gradient(x)
+            push = times(-(sigma**2) * self.alpha(sigma), self.potential.gradient(x))
         else:
-            push = -self.share(sigma) * self.potential.gradient(est.prior)
+            push = times(-self.share(sigma), self.potential.gradient(est.prior))
         return Estimate.keep_state(x, sigma, est.prior + push, est.prior)

@@ -62,6 +62,7 @@ class STSL(Posterior):
     """
 
     needs_problem = True
+    knob = "Lower zeta (or lam), or leave the second-order term out (eta=0)."
     level_calls = 11
     own_start = True
 

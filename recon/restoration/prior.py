@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..chunks import by_chunks
 from ..errors import ConfigError
 from .base import Restoration
 
@@ -64,10 +65,7 @@ class RestorationPrior:
         else:
             t = process.time(sigma)
             z = process.scale(t) * x + process.anchor(t) * y
-        if self.chunk is None or len(z) <= self.chunk:
-            return self.clean(z, y, t)
-        parts = zip(z.split(self.chunk), y.split(self.chunk), strict=True)
-        return torch.cat([self.clean(*part, t) for part in parts])
+        return by_chunks(lambda z, y: self.clean(z, y, t), self.chunk or len(z), z, y)
 
     def clean(self, z: Tensor, y: Tensor, t: float) -> Tensor:
         """x0 from what the network says at ``(z, t)``."""
