@@ -14,7 +14,8 @@ class Answer:
     ``samples`` (S, *domain): posterior samples, S = 1 for point estimates. ``mean`` (*domain).
     ``network_calls`` of the prior, a sample. ``seconds`` of wall time for all samples together.
     ``std`` (*domain): of the magnitudes, where the samples are weighted; else None. ``notes``: what the
-    method was set to or found, such as ``{"lambda": 0.003}``.
+    method was set to or found, such as ``{"lambda": 0.003}``. ``phase=False``: magnitudes alone, which the
+    operator would not measure as it did; they have no residual.
     """
 
     samples: Tensor
@@ -23,3 +24,4 @@ class Answer:
     seconds: float
     std: Tensor | None = None
     notes: dict[str, float | str] = field(default_factory=dict)
+    phase: bool = True

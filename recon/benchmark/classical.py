@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -161,7 +162,7 @@ def wavelets(
     images = {value: as_image(bart_wavelets(y, value), scene.start) for value in lambdas}
     seconds = (time.monotonic() - started) / len(images)
     best = max(images, key=lambda value: quality(images[value], scene))
-    return point(images[best], seconds, {"lambda": best})
+    return replace(point(images[best], seconds, {"lambda": best}), phase=False)
 
 
 def as_image(magnitude: Tensor, like: Tensor) -> Tensor:

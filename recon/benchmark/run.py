@@ -161,8 +161,9 @@ def numbers(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
         "nmse": scaled_nmse(mean, reference),
         "fastmri_psnr": psnr(mean, reference),
     }
-    samples = answer.samples.to(scene.problem.y.device)
-    residuals = [scene.problem.residual(one[None]) for one in samples]
+    samples, residual = answer.samples.to(scene.problem.y.device), None
+    if answer.phase:
+        residual = finite(float(torch.stack([scene.problem.residual(one[None]) for one in samples]).median()))
     held = None
     if len(samples) > 1 and answer.std is None:
         held = coverage(reference, scene.magnitudes(samples), level=cell.level).value
@@ -172,7 +173,7 @@ def numbers(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
     row = {
         "network_calls": answer.network_calls,
         "seconds": round(answer.seconds, 3),
-        "residual": finite(float(torch.stack(residuals).median())),
+        "residual": residual,
         "metrics": {name: finite(float(score)) for name, score in found.items()},
         "coverage": held,
         "level": cell.level,
