@@ -432,13 +432,13 @@ def in_words(values: Mapping[str, float]) -> str:
 # --- the plan in words -----------------------------------------------------------------------------------
 
 
-def describe(plan: Plan, settings: Settings, prior: Any) -> str:
-    """What would be done with one file, for ``--dry-run``."""
+def describe(plan: Plan, settings: Settings, prior: Any, slices: int | None = None) -> str:
+    """What would be done with one file, or with some of its slices, for ``--dry-run``."""
     file, recipe = plan.file, settings.recipe
     maps = "given" if plan.maps or file.maps else "estimated" if file.coils > 1 else "none, one coil"
     sampler = POSTERIORS[recipe.sampler](prior, **recipe.sampler_options)
     solver = SOLVERS[recipe.solver](**recipe.solver_options)
-    calls = file.slices * sampler.network_calls(solver, recipe.steps, recipe.sigma_end)
+    calls = (slices or file.slices) * sampler.network_calls(solver, recipe.steps, recipe.sigma_end)
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.slices} slices, {file.coils} coils, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",

@@ -409,7 +409,7 @@ def restore(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     from .app import settle
-    from .calibrating import LEVELS
+    from .calibrating import LEVELS, with_usual_mask
     from .calibrating import calibrate as run
     from .config import load_plugin, read_config
 
@@ -417,7 +417,7 @@ def calibrate(args: argparse.Namespace) -> int:
         load_plugin(args.plugin)
     runtime = [name for name in RUNTIME if name != "slices"]  # here the slices that are measured
     flags = flags_of(args, *RECIPE, *runtime, "accel", "center") | {"mask_name": args.mask}
-    settings = settle(read_config(args.config) if args.config else {}, flags)
+    settings = with_usual_mask(settle(read_config(args.config) if args.config else {}, flags))
     if args.dry_run:
         show(settings)
     run(

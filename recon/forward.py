@@ -117,8 +117,9 @@ def make_operator(name: str, options: Mapping[str, Any], size: Size, complex_ima
         if "domain" in takes:
             given.setdefault("domain", (1, *size))
         made = build_operator(name, given)
-        real = isinstance(made, Linear) and not made.complex_domain and not made.complex_codomain
-        return complexified(made) if complex_images and real else made
+        if complex_images and isinstance(made, Linear) and not made.complex_codomain:
+            return complexified(made)
+        return made
     if name not in OPERATORS:
         raise unknown("operator", name, OPERATORS)
     entry = OPERATORS[name]

@@ -199,7 +199,9 @@ def test_the_scene_is_what_its_problem_says(folder):
     assert float(scene.reference.flatten().quantile(0.995)) == pytest.approx(1)
     everything = scene.measure(torch.ones(1, 1, 1, SIZE, dtype=torch.bool))
     here = scene.A.masked(everything) != 0
-    torch.testing.assert_close((everything - scene.problem.y)[here].abs().mean(), torch.tensor(0.0), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        (everything - scene.problem.y)[here].abs().mean(), torch.tensor(0.0), atol=0.03, rtol=0
+    )
     assert int((everything != 0).sum()) == everything.numel()
 
 

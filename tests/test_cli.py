@@ -82,7 +82,7 @@ def test_help_is_fast_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "inspect", "reconstruct", "restore", "train", "list", "check", "bench"]
+    "name", ["demo", "inspect", "reconstruct", "restore", "calibrate", "train", "list", "check", "bench"]
 )
 def test_every_command_has_help_and_a_dry_run(capsys, name):
     assert main([name, "--help"]) == 0

@@ -79,7 +79,8 @@ def benchmark(
         name: {source: chosen(file, plan.slices) for source, file in inputs.items()}
         for name, inputs in files.items()
     }
-    todo = keyed(cells(plan, indices), files, weights, only)[part[0] - 1 :: part[1]]
+    everything = keyed(cells(plan, indices), files, weights)
+    todo = fitting(everything, only)[part[0] - 1 :: part[1]]
     check_folder(out)
     path = Path(out) / ROWS
     mend(path)
@@ -124,7 +125,8 @@ def benchmark(
     except KeyboardInterrupt:
         tally.interrupted = True
         say("Interrupted. The same command goes on with the cells that are missing.")
-    rows = read_rows(path)
+    current = {key for key, _ in everything}
+    rows = [row for row in read_rows(path) if row["key"] in current]  # others are of another config
     if rows:
         tally.written = write_report(
             rows, Path(out), title=plan.title, conventions=conventions(), command=command
@@ -133,22 +135,26 @@ def benchmark(
 
 
 def keyed(
-    found: Iterator[Cell], files: Mapping[str, Mapping[str, Source]], weights: str, only: Sequence[str]
+    found: Iterator[Cell], files: Mapping[str, Mapping[str, Source]], weights: str
 ) -> list[tuple[str, Cell]]:
-    """Cells by their keys, those that fit a pattern of ``only``."""
-    everything = list(found)
+    """Cells by their keys."""
+    return [(cell.key(files[cell.problem][cell.input].digest(cell.slice), weights), cell) for cell in found]
+
+
+def fitting(everything: Sequence[tuple[str, Cell]], only: Sequence[str]) -> list[tuple[str, Cell]]:
+    """Those whose "problem/method" fits a pattern; all without any."""
     wanted = [
-        cell
-        for cell in everything
+        (key, cell)
+        for key, cell in everything
         if not only or any(fnmatch(f"{cell.problem}/{cell.method}", pattern) for pattern in only)
     ]
     if not wanted:
         raise ConfigError(
             f"No cell of this benchmark fits {', '.join(only)}." if only else "This benchmark has no cell.",
             "A pattern is PROBLEM/METHOD, with * for any.",
-            f"For example --only '{everything[0].problem}/*'." if everything else "Give it slices.",
+            f"For example --only '{everything[0][1].problem}/*'." if everything else "Give it slices.",
         )
-    return [(cell.key(files[cell.problem][cell.input].digest(cell.slice), weights), cell) for cell in wanted]
+    return wanted
 
 
 def numbers(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
@@ -193,7 +199,11 @@ def conventions() -> dict[str, str]:
 
 def in_words(row: Mapping[str, Any]) -> str:
     metrics = row["metrics"]
-    found = {"PSNR": (metrics["psnr"], ".2f"), "SSIM": (metrics["ssim"], ".3f"), "residual": (row["residual"], ".2f")}
+    found = {
+        "PSNR": (metrics["psnr"], ".2f"),
+        "SSIM": (metrics["ssim"], ".3f"),
+        "residual": (row["residual"], ".2f"),
+    }
     found["coverage"] = (row["coverage"], ".3f")
     words = [f"{name} {value:{form}}" for name, (value, form) in found.items() if value is not None]
     return ", ".join([*words, f"{row['network_calls']} calls", f"{row['seconds']:.1f} s"])
