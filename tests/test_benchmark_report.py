@@ -13,8 +13,8 @@ import pytest
 from skimage.io import imsave
 
 from recon.benchmark.lines import failures
-from recon.benchmark.page import overview
 from recon.benchmark.report import aggregate, write_report
+from recon.benchmark.tables import overview
 from recon.errors import ConfigError, OutputError
 
 SAID = {"title": "Report", "conventions": {"PSNR": "of magnitudes"}, "command": "recon benchmark a.yaml"}

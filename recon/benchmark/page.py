@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
 from .lines import Failure, Line, Row, finite_or, is_done, latest, line_key, number, where
-from .tables import best, columns, footnotes
+from .tables import OVERVIEW, best, columns, footnotes, overview
 
 TEMPLATE = "report.html.j2"
 KINDS = ("mean", "error", "std")  # of pictures, in the order shown; what only samplers have comes last
@@ -56,6 +55,7 @@ def page(
         columns=shown,
         problems=problems,
         overview=overview(lines),
+        overview_title=OVERVIEW,
         figures={link(name): text for name, text in figures.items()},
         done=sum(map(is_done, rows)),
         failed=sum(not is_done(row) for row in rows),
@@ -64,32 +64,6 @@ def page(
         footnotes=footnotes(lines, conventions),
         versions=versions(rows),
     )
-
-
-def overview(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Each method's best line of each problem, methods of the most problems first, then by their mean PSNR."""
-    tops: dict[str, dict[str, Line]] = {}
-    for line in lines:  # the best come first
-        if line.psnr.mean is not None:
-            tops.setdefault(line.method, {}).setdefault(line.problem, line)
-    heights = {
-        p: max(of[p].psnr.mean or 0 for of in tops.values() if p in of) for one in tops.values() for p in one
-    }
-    found = [
-        {
-            "method": method,
-            "mean": fmean(line.psnr.mean or 0 for line in of.values()),
-            "cells": {problem: (number(line.psnr.mean), setting_of(line)) for problem, line in of.items()},
-            "best": {problem for problem, line in of.items() if line.psnr.mean == heights[problem]},
-        }
-        for method, of in tops.items()
-    ]
-    return sorted(found, key=lambda one: (-len(one["cells"]), -one["mean"]))
-
-
-def setting_of(line: Line) -> str:
-    calls = "" if line.classical else f"{number(line.network_calls.mean, '.0f')} calls"
-    return ", ".join(part for part in (line.solver or "", calls) if part)
 
 
 def strip(rows: Sequence[Row], lines: Sequence[Line], out: Path) -> dict[str, Any] | None:

@@ -137,7 +137,7 @@ def calls_panel(ax: Any, lines: Sequence[Line], look: dict, several: set[str]) -
     values = [line.psnr.mean for line in lines if line.psnr.mean is not None]
     top = max(values)
     low = min(value for value in values if value >= top - SPAN)
-    margin = 0.05 * max(top - low, 0.1)
+    margin = 0.05 * max(top - low, 2.0)
     top, low = top + margin, low - margin
     reach = [max(line.network_calls.mean or 1, 1) for line in lines if not line.classical] or [1, 10]
     first, last = 0.8 * min(reach), 1.25 * max(reach)

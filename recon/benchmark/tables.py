@@ -8,10 +8,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from .lines import DASH, LEVEL, Failure, Line, Row, calls_made, duration, latest, number, percent
 
+OVERVIEW = "PSNR of the mean in dB, each method with the solver and number of calls that score best"
 UNWRITTEN = ("pictures", "versions")  # not numbers; the page shows them
 
 
@@ -84,6 +86,32 @@ def footnotes(lines: Sequence[Line], conventions: Mapping[str, str]) -> list[tup
     return [*((str(k), str(v)) for k, v in conventions.items()), *own]
 
 
+def overview(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Each method's best line of each problem, methods of the most problems first, then by their mean PSNR."""
+    tops: dict[str, dict[str, Line]] = {}
+    for line in lines:  # the best come first
+        if line.psnr.mean is not None:
+            tops.setdefault(line.method, {}).setdefault(line.problem, line)
+    heights = {
+        p: max(of[p].psnr.mean or 0 for of in tops.values() if p in of) for one in tops.values() for p in one
+    }
+    found = [
+        {
+            "method": method,
+            "mean": fmean(line.psnr.mean or 0 for line in of.values()),
+            "cells": {problem: (number(line.psnr.mean), setting_of(line)) for problem, line in of.items()},
+            "best": {problem for problem, line in of.items() if line.psnr.mean == heights[problem]},
+        }
+        for method, of in tops.items()
+    ]
+    return sorted(found, key=lambda one: (-len(one["cells"]), -one["mean"]))
+
+
+def setting_of(line: Line) -> str:
+    calls = "" if line.classical else f"{number(line.network_calls.mean, '.0f')} calls"
+    return ", ".join(part for part in (line.solver or "", calls) if part)
+
+
 # --- Markdown --------------------------------------------------------------------------------------------
 
 
@@ -95,8 +123,12 @@ def markdown(
     conventions: Mapping[str, str],
     command: str,
 ) -> str:
-    """A section a problem, then what failed, then what the numbers mean."""
+    """All problems at a glance, a section a problem, then what failed, then what the numbers mean."""
     parts = [f"# {escaped(title)}", f"```sh\n{command}\n```"]
+    problems = list(dict.fromkeys(line.problem for line in lines))
+    if len(problems) > 1:
+        body = [[one["method"], *(cell_of(one, problem) for problem in problems)] for one in overview(lines)]
+        parts += [f"## {OVERVIEW}", grid([["method", *problems], *body], numbers_from=1)]
     shown = columns(lines)
     for problem in dict.fromkeys(one.problem for one in (*lines, *failed)):
         of = [line for line in lines if line.problem == problem]
@@ -124,6 +156,10 @@ def markdown(
     ]
     parts.append("\n".join(said))
     return "\n\n".join(parts) + "\n"
+
+
+def cell_of(method: Mapping[str, Any], problem: str) -> str:
+    return method["cells"].get(problem, (DASH, ""))[0]
 
 
 def grid(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
