@@ -217,7 +217,7 @@ def add_calibrate(commands: Any) -> None:
 
 def add_benchmark(commands: Any) -> None:
     p = command(commands, "benchmark", benchmark, "run a grid of problems, methods, solvers and budgets, and go on where it stopped", "check everything, list the cells, and do nothing")  # fmt: skip
-    p.add_argument("config", metavar="CONFIG", help="the grid in YAML, or a preset, such as benchmark")
+    p.add_argument("config", metavar="CONFIG", help="the grid in YAML, or a preset, such as samplers")
     p.add_argument(
         "--data",
         metavar="DIR",

@@ -255,4 +255,4 @@ def test_a_plan_needs_problems_and_methods():
 
 
 def test_the_preset_that_ships_is_one(tmp_path):
-    assert set(make_plan("benchmark").methods) >= {"DDS", "TV", "zero-filled"}
+    assert set(make_plan("samplers").methods) >= {"DDS", "TV", "zero-filled"}

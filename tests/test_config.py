@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recon import config
+from recon.benchmark.plan import make_plan
 from recon.errors import ConfigError
 from recon.mri import Recipe
 from recon.resources import preset, presets
@@ -61,6 +62,8 @@ def test_presets_that_ship_are_valid():
         if "length" in settings:
             kind = AutoencoderConfig if settings.pop("kind", "") == "autoencoder" else TrainConfig
             config.construct(kind, settings)
+        elif "problems" in settings:
+            make_plan(settings)
         else:
             settings.pop("mask", None)
             config.make_recipe(settings)
