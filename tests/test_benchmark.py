@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,3 +257,9 @@ def test_a_plan_needs_problems_and_methods():
 
 def test_the_preset_that_ships_is_one(tmp_path):
     assert set(make_plan("samplers").methods) >= {"DDS", "TV", "zero-filled"}
+
+
+def test_the_grid_in_the_readme_is_one():
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    plan = make_plan(yaml.safe_load(readme.split("```yaml")[1].split("```")[0]))
+    assert set(plan.problems) == {"holes", "scan"} and plan.calls == (20, 100)
