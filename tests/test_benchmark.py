@@ -211,6 +211,7 @@ def test_kspace_is_undersampled_against_all_of_itself(grid, folder, tmp_path, ca
     assert grid(problems={"scan": mask}, inputs=[]) == 0
     ours = next(r for r in rows(tmp_path / "out") if r["cell"]["method"] == "dds")
     assert ours["cell"]["measured"]["mask"]["accel"] == 2 and ours["metrics"]["psnr"] > 10
+    assert ours["metrics"]["fastmri_psnr"] > 10 and ours["coverage"] > 0.1  # in the units of the reference
     whole = KSpace(folder / "scan.h5")
     spec = replace(plan(folder, problems={"scan": mask}).problems["scan"], mask={})
     with pytest.raises(Exception, match="no reference"):

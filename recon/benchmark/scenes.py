@@ -37,7 +37,7 @@ IMAGES = (*PICTURES, ".npy", ".npz")
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One image's measurement. ``problem`` of one image, in the prior's units; ``reference`` (h, w) magnitudes, as is.
+    """One image's measurement. ``problem`` of one image, in the prior's units; ``reference`` (h, w) magnitudes.
 
     ``everything`` (1, *codomain): measurements of all that could be measured, for those who choose;
     ``measure`` reads them. ``index`` names the image to the noise. ``prior``: that of these images.
@@ -156,7 +156,7 @@ class KSpace:
         piece = self.file.read_slice(index)
         kspace, mask = piece.kspace.to(device), acquisition.mask.to(device)
         one = normalise(kspace, mask, Recipe(), index=index)
-        reference = center_crop(rss(ifft2c(piece.kspace)), self.file.crop)
+        reference = center_crop(rss(ifft2c(piece.kspace)), self.file.crop) / one.scale
         A = MRI(mask.to(kspace.real.dtype)) if one.maps is None else MRI(mask, one.maps)
         problem = Problem(A, kspace[None] / one.scale, one.noise)
         known = prior if one.maps is None else empty_outside(prior, [one], 1)
