@@ -87,7 +87,7 @@ class DDS(Posterior):
             return cg(A.normal, b, prior, self.steps, singular_tolerance(self.tol, b))
         if self.direct is not None:
             return self.direct(prior, lam)
-        return cg(lambda v: A.normal(v) + lam * v, b + lam * prior, prior, self.steps, self.tol)
+        return cg(lambda v: A.normal(v).add(v, alpha=lam), b + lam * prior, prior, self.steps, self.tol)
 
     def bent(self, prior: Tensor, lam: float) -> Tensor:
         """The data step of an operator that is not linear."""

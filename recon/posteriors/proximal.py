@@ -66,7 +66,7 @@ class Proximal:
             return cg(self.A.normal, b, None, self.steps, singular_tolerance(self.tol, b))
         if self.closed_form:
             return cast(Tensor, self.A.solve_normal(b, rho))
-        return cg(lambda v: self.A.normal(v) + rho * v, b, None, self.steps, self.tol)
+        return cg(lambda v: self.A.normal(v).add(v, alpha=rho), b, None, self.steps, self.tol)
 
 
 def norms(problem: Problem) -> Tensor:
