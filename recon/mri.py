@@ -203,9 +203,7 @@ def reconstruct_slices(
         prior = empty_outside(prior, slices, recipe.samples)
     A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
     y, unit = torch.stack([s.y for s in slices]), 1.0
-    if (
-        latent and recipe.sigma_floor > 0
-    ):  # gradient steps have units: those of the image, |A| at most about 1
+    if latent and recipe.sigma_floor > 0:  # gradient steps have units: the image's, |A| at most about 1
         unit = recipe.sigma_floor
         A, y = unit * A, unit * y
     top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start

@@ -104,7 +104,7 @@ def restore(
             refuse_domain(job, A, is_complex, size)
             if isinstance(prior, LatentPrior):
                 prior.refuse_size(size)
-            y = measured_by(A, data) if job.measured else simulated(A, data, job)
+            y = measured_by(A, data) if job.measured else simulated(A, data, job.sigma, job.recipe.seed)
             Problem(A, y, float(job.sigma))
             ready.append((path, target, y, A))
         except Exception as error:
@@ -207,13 +207,13 @@ def refuse_domain(job: Restoration, A: Operator, is_complex: bool, size: Size) -
         )
 
 
-def simulated(A: Operator, image: Tensor, job: Restoration) -> Tensor:
-    """``y = A x + n``: noise of ``sigma`` a real component, seeded."""
+def simulated(A: Operator, image: Tensor, sigma: float, seed: int, index: int = 0) -> Tensor:
+    """``y = A x + n`` of one image (H, W): noise of ``sigma`` a real component, of image ``index`` to the seed."""
     if A.complex_domain and not image.is_complex():
         image = torch.complex(image, torch.zeros_like(image))
     with torch.no_grad():
         clean = A(image[None, None])
-    return clean + A.masked(float(job.sigma) * Noise(job.recipe.seed, (0,))(clean, -2, "measurement"))
+    return clean + A.masked(float(sigma) * Noise(seed, (index,))(clean, -2, "measurement"))
 
 
 def measured_by(A: Operator, y: Tensor) -> Tensor:

@@ -94,8 +94,14 @@ def peak(image: Tensor) -> float:
 
 
 def coil_images(magnitude: Tensor, seed: int) -> Tensor:
-    """(H, W) magnitudes -> (8, H, W) coil images of a complex image whose 99.5 percentile is 1."""
-    magnitude = magnitude / peak(magnitude)
+    """(H, W) magnitudes -> (8, H, W) coil images of `with_phase`."""
+    height, width = magnitude.shape
+    return simulate_coils(COILS, (height, width)) * with_phase(magnitude, seed)
+
+
+def with_phase(magnitude: Tensor, seed: int) -> Tensor:
+    """(H, W) magnitudes as a complex image of smooth random phase whose 99.5th percentile is 1."""
+    height, width = magnitude.shape
     generator = torch.Generator().manual_seed(seed)
-    phase = smooth_field(1, max(magnitude.shape), generator)[0, 0, : magnitude.shape[0], : magnitude.shape[1]]
-    return simulate_coils(COILS, (magnitude.shape[0], magnitude.shape[1])) * torch.polar(magnitude, phase)
+    phase = smooth_field(1, max(height, width), generator)[0, 0, :height, :width]
+    return torch.polar(magnitude / peak(magnitude), phase)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..metrics import least_squares_scale
+from ..restoring import write_whole
 from .answer import Answer
 from .scenes import Scene
 
@@ -32,7 +32,6 @@ def save_pictures(out: Path, key: str, name: str, scene: Scene, answer: Answer) 
     maps = {f"{key}_error": error, **({f"{key}_std": std} if std is not None else {})}
     grays = {f"{key}": scale * mean.numpy(), f"{name}_reference": reference, f"{name}_measured": measured}
     folder = out / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
     for stem, image in grays.items():
         save_gray(folder / f"{stem}.png", image / top)
     for stem, image in maps.items():
@@ -59,6 +58,4 @@ def save_map(path: Path, image: np.ndarray) -> None:
 def write(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
-    beside = path.with_name(path.name + ".part")
-    Image.fromarray(pixels).save(beside, format="png")
-    os.replace(beside, path)
+    write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="png"))

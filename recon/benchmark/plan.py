@@ -112,8 +112,7 @@ class MethodSpec:
                 "Write sigma_start: 1.0.",
             )
         for name in self.solver:
-            made = construct(SOLVERS[name], self.solver_options, f"The solver {name}")
-            _ = made.order
+            construct(SOLVERS[name], self.solver_options, f"The solver {name}")
 
     @property
     def ours(self) -> bool:

@@ -20,15 +20,14 @@ from operators.mri import MRI
 
 from ..acquisition import MaskChoice, acquire
 from ..actions import core, offered, with_core
-from ..augment import smooth_field
 from ..errors import ConfigError, InputError
 from ..forward import make_operator
 from ..io import READERS, center_crop, open_kspace, scan
 from ..mri import Recipe, empty_outside, normalise
-from ..noise import Noise
 from ..priors import Prior
 from ..problem import Problem
-from ..restoring import PICTURES, prior_is_complex, read_image
+from ..restoring import PICTURES, prior_is_complex, read_image, simulated
+from ..simulated import peak, with_phase
 from .plan import ProblemSpec
 
 FIT_STEPS = 15  # CG steps of the least-squares fit
@@ -98,16 +97,9 @@ class Images:
     def truth(self, index: int, is_complex: bool) -> Tensor:
         """(H, W)"""
         image = self.stack[index]
-        top = torch.quantile(image.flatten(), 0.995)
-        if not top > 0:
+        if not peak(image) > 0:
             raise InputError(f"{self.path}: image {index} is zero everywhere.", do="Leave it out.")
-        image = image / top
-        if not is_complex:
-            return image
-        generator = torch.Generator().manual_seed(index)
-        height, width = image.shape
-        phase = smooth_field(1, max(height, width), generator)[0, 0, :height, :width]
-        return torch.polar(image, phase)
+        return with_phase(image, index) if is_complex else image / peak(image)
 
     def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
         truth = self.truth(index, prior_is_complex(prior))
@@ -116,18 +108,12 @@ class Images:
         A = make_operator(spec.operator, spec.options, size, truth.is_complex())
         if not isinstance(A, Linear) or tuple(A.domain) != (1, *size):
             raise ConfigError(f"{A!r} cannot be benchmarked.", f"It is linear and for images {(1, *size)}.")
-        A, sigma, image = A.to(device), float(spec.sigma or 0), truth[None, None].to(device)
-
-        def measured(operator: Linear) -> Tensor:
-            clean = operator.forward(image)
-            noise = Noise(seed, (index,))(torch.zeros_like(clean, device="cpu"), -2, "measurement")
-            return clean + operator.masked(sigma * noise.to(clean))
+        A, sigma, image = A.to(device), float(spec.sigma or 0), truth.to(device)
 
         def everything() -> Tensor:
-            return measured(all_actions(A))
+            return simulated(all_actions(A), image, sigma, seed, index)
 
-        with torch.no_grad():
-            problem = Problem(A, measured(A), sigma)
+        problem = Problem(A, simulated(A, image, sigma, seed, index), sigma)
         return Scene(problem, prior, truth.abs(), index, everything)
 
 
