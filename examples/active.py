@@ -7,8 +7,8 @@ import torch
 import operators as op
 import recon
 from recon.io import open_kspace
-from recon.posteriors.picture import draw_record
-from recon.resources import demo_file
+from recon.io.resources import demo_file
+from recon.posteriors.active.picture import draw_record
 
 image = op.rss(op.ifft2c(open_kspace(demo_file()).read_slice(0).kspace))  # the synthetic brain that ships
 image = (image / image.quantile(0.995)).to(torch.complex64)[None, None]

@@ -11,8 +11,9 @@ from operators.coils import rss
 from operators.fourier import fft2c
 from operators.masks import make_mask
 from recon.io import save_panel
-from recon.mri import Recipe, reconstruct_slice
-from recon.simulated import coil_images
+from recon.io.simulated import coil_images
+from recon.mri import reconstruct_slice
+from recon.registry.recipe import Recipe
 
 source = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data/mri/eval/openms_eval.npz")
 out = Path(sys.argv[2] if len(sys.argv) > 2 else "examples/brain_4x.png")

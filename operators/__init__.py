@@ -3,7 +3,6 @@
 Usable alone: ``A = Inpainting(mask); y = A(x); A.adjoint(y); check(A)``.
 """
 
-from . import masks
 from .base import Linear, Operator
 from .check import check
 from .coils import compress, noise_covariance, noise_level, rss, simulate_coils, whiten

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 HOMES = {
     "Problem": "problem",
-    "Result": "sampling",
+    "Result": "result",
     "sample": "sampling",
     "SOLVERS": "solvers",
     "POSTERIORS": "posteriors",
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from .noise import Noise
     from .posteriors import POSTERIORS, Active, Ensemble
     from .problem import Problem
-    from .runtime import Runtime
-    from .sampling import Result, sample
+    from .result import Result
+    from .runtime.runtime import Runtime
+    from .sampling import sample
     from .solvers import SOLVERS
     from .state import Estimate, State, Step

@@ -57,7 +57,7 @@ def understood(error: Exception) -> Exception:
     """``error`` as one that says what to do."""
     if hasattr(error, "what") or type(error).__name__ == "LawBroken":
         return error
-    from .outcome import is_out_of_memory, out_of_memory
+    from .io.outcome import is_out_of_memory, out_of_memory
 
     if is_out_of_memory(error):
         said: ReconError = out_of_memory("There is not enough memory.")
@@ -131,7 +131,7 @@ def add_inspect(commands: Any) -> None:
 
 
 def add_sampling(p: Parser, volumes: bool = True) -> None:
-    """Flags of `recon.mri.Recipe` and `recon.runtime.Runtime`; what is not given keeps its default.
+    """Flags of `recon.registry.recipe.Recipe` and `recon.runtime.Runtime`; what is not given keeps its default.
 
     ``volumes``: whether ``--slices`` says how many of a volume go together.
     """
@@ -167,7 +167,7 @@ def add_sampling(p: Parser, volumes: bool = True) -> None:
 
 
 def add_mask(p: Parser, title: str) -> Any:
-    """Flags of `recon.acquisition.MaskChoice`."""
+    """Flags of `recon.io.acquisition.MaskChoice`."""
     g = p.add_argument_group(title)
     g.add_argument("--accel", type=float, metavar="R", help="acceleration of a mask that is made")
     g.add_argument("--mask", metavar="NAME|FILE", help="random, equispaced, equispaced-fraction, gaussian, poisson, radial, or a file")  # fmt: skip
@@ -315,9 +315,9 @@ def show(settings: Any) -> None:
 
 
 def demo(args: argparse.Namespace) -> int:
-    from .app import settle
-    from .config import read_config
-    from .resources import demo_file
+    from .io.resources import demo_file
+    from .jobs.shared.settings import settle
+    from .registry.configuration import read_config
 
     args.files, args.overwrite = [str(demo_file())], True
     settings = settle(read_config("demo"), {})
@@ -329,8 +329,8 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    from .inspecting import inspect as look
-    from .outcome import Failure, Outcome, explained
+    from .io.outcome import Failure, Outcome, explained
+    from .jobs.inspect import inspect as look
 
     outcome = Outcome()
     from pathlib import Path
@@ -346,8 +346,9 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def reconstruct(args: argparse.Namespace) -> int:
-    from .app import settle
-    from .config import load_plugin, read_config
+    from .jobs.shared.settings import settle
+    from .registry.configuration import read_config
+    from .registry.plugins import load_plugin
 
     if args.plugin:
         load_plugin(args.plugin)
@@ -356,7 +357,7 @@ def reconstruct(args: argparse.Namespace) -> int:
 
 
 def run_reconstruct(args: argparse.Namespace, settings: Any) -> int:
-    from .app import reconstruct as run
+    from .jobs.reconstruct import reconstruct as run
 
     if args.dry_run:
         show(settings)
@@ -377,11 +378,13 @@ def run_reconstruct(args: argparse.Namespace, settings: Any) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    from .config import construct, load_plugin, make_recipe, parse_options
-    from .restoring import RECIPE as DEFAULTS
-    from .restoring import Restoration
-    from .restoring import restore as run
-    from .runtime import Runtime
+    from .jobs.restore import RECIPE as DEFAULTS
+    from .jobs.restore import Restoration
+    from .jobs.restore import restore as run
+    from .registry.configuration import construct, parse_options
+    from .registry.plugins import load_plugin
+    from .registry.recipe import make_recipe
+    from .runtime.runtime import Runtime
 
     if args.plugin:
         load_plugin(args.plugin)
@@ -408,10 +411,11 @@ def restore(args: argparse.Namespace) -> int:
 
 
 def calibrate(args: argparse.Namespace) -> int:
-    from .app import settle
-    from .calibrating import LEVELS, with_usual_mask
-    from .calibrating import calibrate as run
-    from .config import load_plugin, read_config
+    from .jobs.calibrate import LEVELS, with_usual_mask
+    from .jobs.calibrate import calibrate as run
+    from .jobs.shared.settings import settle
+    from .registry.configuration import read_config
+    from .registry.plugins import load_plugin
 
     if args.plugin:
         load_plugin(args.plugin)
@@ -434,13 +438,13 @@ def calibrate(args: argparse.Namespace) -> int:
 
 
 def benchmark(args: argparse.Namespace) -> int:
-    from .benchmark.plan import make_plan
     from .benchmark.run import benchmark as run
-    from .config import load_plugin
+    from .benchmark.specs import read_benchmark
+    from .registry.plugins import load_plugin
 
     if args.plugin:
         load_plugin(args.plugin)
-    plan = make_plan(args.config)
+    plan = read_benchmark(args.config)
     here = Path(args.config).parent if Path(args.config).is_file() else Path(".")
     tally = run(
         plan,
@@ -469,10 +473,10 @@ def part(text: str) -> tuple[int, int]:
 
 
 def train(args: argparse.Namespace) -> int:
-    from .config import construct, read_config
-    from .train import TrainConfig
-    from .train import train as run
-    from .train_autoencoder import AutoencoderConfig, train_autoencoder
+    from .registry.configuration import construct, read_config
+    from .training.autoencoder import AutoencoderConfig, train_autoencoder
+    from .training.prior import TrainConfig
+    from .training.prior import train as run
 
     settings = read_config(args.config) | flags_of(args, "data_root", "out")
     kinds = {"prior": (TrainConfig, run), "autoencoder": (AutoencoderConfig, train_autoencoder)}
@@ -494,16 +498,17 @@ def train(args: argparse.Namespace) -> int:
 
 
 def list_names(args: argparse.Namespace) -> int:
-    from .listing import listing
+    from .jobs.list import listing
 
     print(listing([args.kind] if args.kind else LISTS))
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    from .checking import check_operator
-    from .config import load_plugin, parse_options
-    from .forward import build_operator
+    from .jobs.check import check_operator
+    from .registry.configuration import parse_options
+    from .registry.operators import build_operator
+    from .registry.plugins import load_plugin
 
     name = args.object
     if args.plugin:
@@ -517,8 +522,8 @@ def check(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    from .bench import QUALITY, cells
-    from .bench import bench as run
+    from .speed.run import QUALITY, cells
+    from .speed.run import bench as run
 
     quality = [name for name in args.names if name in QUALITY]
     speed = [name for name in args.names if name not in quality]
@@ -536,9 +541,9 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def compare_methods(args: argparse.Namespace) -> None:
-    from .app import prepared_prior, settle
-    from .config import read_config
-    from .evaluation import compare
+    from .benchmark.scan import compare
+    from .jobs.shared.settings import prepared_prior, settle
+    from .registry.configuration import read_config
 
     settings = settle(read_config(args.config) if args.config else {}, {})
     path = real_data(args, "mri/kspace", KSPACE)
@@ -546,12 +551,12 @@ def compare_methods(args: argparse.Namespace) -> None:
 
 
 def draw_curve(args: argparse.Namespace) -> None:
-    from .app import prepared_prior, settle
-    from .config import read_config
-    from .solver_curve import curve, make_plan
+    from .benchmark.curve.run import curve, read_curve
+    from .jobs.shared.settings import prepared_prior, settle
+    from .registry.configuration import read_config
 
     settings = settle(read_config(args.config) if args.config else {}, {})
-    plan = make_plan(settings.recipe, args.cases, args.solvers, args.calls, args.samples, args.keep)
+    plan = read_curve(settings.recipe, args.cases, args.solvers, args.calls, args.samples, args.keep)
     path = real_data(args, "mri/kspace", KSPACE)
     made = curve(path, plan, prepared_prior(settings), settings.runtime, Path(args.out), dry_run=args.dry_run)
     if made:
@@ -563,7 +568,7 @@ KSPACE = "real_brain_mprage_4ch.h5"
 
 def real_data(args: argparse.Namespace, folder: str, name: str) -> Path:
     """The file below ``--data``, in its folder or in none."""
-    from .evaluation import found
+    from .benchmark.scan import found
 
     data = Path(args.data or os.environ.get("RECON_SHARED_DATA", "../shared/data"))
     return found(data, f"{folder}/{name}", name)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from recon.errors import ConfigError
+from .errors import ConfigError
 
 LEVEL = 0.90  # of the maps in result files
 FEW = 20  # fewer samples than this say too little about the tails: a normal law is assumed

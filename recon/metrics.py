@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon.errors import InputError
-from recon.intervals import NORMAL, QUANTILES, effective_number, enough, interval, reach, refuse_level
+from .errors import InputError
+from .intervals import NORMAL, QUANTILES, effective_number, enough, interval, reach, refuse_level
 
 Images = Tensor | np.ndarray
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,81 +17,15 @@ from operators.fourier import ifft2c
 from operators.krylov import cg
 from operators.mri import MRI
 
-from .errors import ConfigError, unknown
-from .grids import GRIDS
 from .intervals import magnitude_interval
 from .latent import LatentPrior
-from .pairing import refuse_order
-from .posteriors import POSTERIORS
 from .priors import Prior
 from .problem import Problem
-from .runtime import Runtime
-from .sampling import Result, sample
-from .solvers import SOLVERS
-
-# options of a sampler where a recipe does not say otherwise
-USUAL: dict[str, dict[str, Any]] = {
-    "dds": {"steps": 20, "keep": "state"},
-    "stsl": {"init": "noise"},  # the start is the recipe's
-}
-STARTS = ("noise", "zero-filled", "cg-sense")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a slice is reconstructed; the defaults are the product's.
-
-    ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
-    the normalised image, whose 99.5 percentile is 1; of a latent prior, of its latents). ``sigma_y``:
-    noise a real component in the file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
-    from a few central lines explain the data no better. ``sets`` of maps: None for `needed_sets`.
-    ``sampler_options`` add to `USUAL`, what the product takes for that sampler.
-    ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
-    """
-
-    prior: str = "brain-mri"
-    sampler: str = "dds"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    solver: str = "sde-dpm++2m"
-    solver_options: dict[str, Any] = field(default_factory=dict)
-    grid: str = "karras"
-    steps: int = 10
-    samples: int = 16
-    seed: int = 0
-    start: str = "cg-sense"
-    sigma_start: float = 6.0
-    sigma_end: float = 0.01
-    sigma_y: float | None = None
-    sigma_floor: float = 0.006
-    sets: int | None = None
-    calibration: tuple[int, int] | None = (48, 24)
-    kernel: int = 6
-    crop: float | None = None
-    soft: bool = False
-
-    def __post_init__(self):
-        if self.start not in STARTS:
-            raise unknown("start", self.start, STARTS)
-        if self.sampler not in POSTERIORS:
-            raise unknown("sampler", self.sampler, POSTERIORS)
-        if self.solver not in SOLVERS:
-            raise unknown("solver", self.solver, SOLVERS)
-        object.__setattr__(self, "sampler_options", USUAL.get(self.sampler, {}) | self.sampler_options)
-        if self.grid not in GRIDS:
-            raise unknown("grid", self.grid, GRIDS)
-        for name in ("steps", "samples", "sets"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
-        refuse_order(SOLVERS[self.solver](**self.solver_options), self.steps)
-
-    def refuse_prior(self, prior: Any) -> None:
-        """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""
-        if isinstance(prior, LatentPrior) and getattr(POSTERIORS[self.sampler], "linear_only", False):
-            raise ConfigError(
-                f"The sampler {self.sampler} was given the latent prior {self.prior}.",
-                "Its data step solves normal equations, and measurements of decoded latents are not linear in them.",
-                "Use --sampler dps or stsl, or a prior of images, such as brain-mri.",
-            )
+from .registry.objects import make_grid
+from .registry.recipe import Recipe
+from .result import Result
+from .runtime.runtime import Runtime
+from .sampling import sample_by
 
 
 @dataclass(frozen=True)
@@ -207,15 +140,11 @@ def reconstruct_slices(
         unit = recipe.sigma_floor
         A, y = unit * A, unit * y
     top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
-    result = sample(
+    result = sample_by(
+        recipe,
         Problem(A, y, sigma=unit),
         prior,
-        POSTERIORS[recipe.sampler](prior, **recipe.sampler_options),
-        SOLVERS[recipe.solver](**recipe.solver_options),
-        recipe.steps,
-        recipe.samples,
-        recipe.seed,
-        grid=GRIDS[recipe.grid](recipe.steps, top, min(recipe.sigma_end, top / 2)),
+        grid=make_grid(recipe.grid, recipe.steps, top, min(recipe.sigma_end, top / 2)),
         init=torch.stack([s.start for s in slices]),
         images=tuple(s.index for s in slices),
         watch=watch,

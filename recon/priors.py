@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from .chunks import by_chunks
 from .errors import ConfigError
 from .noise import Noise
 from .state import Estimate
@@ -142,7 +142,7 @@ def slicewise(prior) -> Prior:
 def chunked(prior, rows: int) -> Prior:
     """At most ``rows`` rows through the network at a time: bounds its memory, changes no result.
 
-    Also under guidance, which differentiates through it: see `recon.chunks`.
+    Also under guidance, which differentiates through it: see `recon.priors`.
     """
     return Prior(in_chunks(prior, rows), of=prior)
 
@@ -227,3 +227,27 @@ class Mixture:
         share = torch.softmax(self.log_weights - distance / (2 * variance), dim=1).to(x.dtype)
         centre = torch.einsum("bk,k...->b...", share, self.means)
         return x + sigma**2 / variance * (centre - x)
+
+
+def by_chunks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+    """``function(*tensors)``, which keeps the rows apart, on at most ``rows`` rows at a time.
+
+    Where a gradient is wanted each chunk runs again on the way back, a third more time for a network,
+    so that the activations of one chunk are kept and not those of all; the values are the same.
+    """
+    if len(tensors[0]) <= rows:
+        return function(*tensors)
+    traced = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    parts = []
+    for part in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+        if traced:
+            parts.append(checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(function(*part))
+    return torch.cat(parts)
+
+
+def prior_is_complex(prior: Any) -> bool:
+    """Whether a prior's images are complex; one without a card says ``complex_images``, or is real."""
+    card = getattr(prior, "card", None)
+    return bool(card["complex_images"] if card else getattr(prior, "complex_images", False))

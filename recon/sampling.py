@@ -5,93 +5,23 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import grids
-from .errors import ConfigError, SamplingError, unknown
-from .intervals import LEVEL, average, interval, magnitude_interval, spread
+from .errors import ConfigError, SamplingError
 from .latent import Decoded, LatentPrior
 from .noise import Noise
 from .pairing import refuse_pair
-from .posteriors import POSTERIORS, Posterior
-from .posteriors.ensemble import particles_of, summary
-from .posteriors.record import Record
+from .posteriors import Posterior
+from .posteriors.ensemble.ensemble import particles_of, summary
 from .problem import Problem, refuse_no_numbers
-from .solvers import SOLVERS
+from .registry.objects import make_grid, make_sampler, make_solver
+from .registry.recipe import Recipe, build
+from .result import Result
 from .state import State
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `sample` gives. ``samples`` (B, S, *domain); ``network_calls`` counts the prior's, a sample.
-
-    ``trace``: one dict a step with sigma and, where the posterior has a problem, the residual of the
-    believed image in units of the noise (median over the rows). Of an ensemble, whose samples are
-    weighed particles, also "ess", the effective particles before resampling (of the image with the
-    fewest); ``log_weights`` (B, S) float64, not normalised; ``ancestors`` (B,), of how many first
-    particles the last descend; and ``log_evidence`` (B,), the estimate of ``ln E_prior exp(-||A x - y||^2 / (2
-    sigma_y^2))``: that of the Gaussian measurements without its constant.
-    ``acquired``: of `Active`, what was measured when, and why.
-    """
-
-    samples: Tensor
-    network_calls: int
-    trace: list[dict[str, float]] = field(default_factory=list)
-    log_weights: Tensor | None = None
-    ancestors: Tensor | None = None
-    log_evidence: Tensor | None = None
-    acquired: Record | None = None
-
-    @property
-    def weights(self) -> Tensor | None:
-        """Of an ensemble: the particles' weights (B, S), float64, which add up to 1."""
-        return None if self.log_weights is None else self.log_weights.softmax(1)
-
-    @property
-    def ess(self) -> Tensor | None:
-        """Of an ensemble: ``1 / sum_i w_i^2`` (B,), how many particles count at the end."""
-        return None if self.weights is None else 1 / self.weights.square().sum(1)
-
-    @property
-    def mean(self) -> Tensor:
-        """Posterior mean (B, *domain), weighted for an ensemble."""
-        return average(self.samples, self.weights)
-
-    @property
-    def std(self) -> Tensor | None:
-        """Standard deviation over the samples (B, *domain), real; None for a single sample.
-
-        Weighted for an ensemble: 0 where one particle has all the weight, which says nothing.
-        """
-        return self.spread(self.samples)
-
-    @property
-    def magnitude_std(self) -> Tensor | None:
-        """Standard deviation of the magnitudes (B, *domain): what a std map of complex images shows."""
-        return self.spread(self.samples.abs())
-
-    def spread(self, values: Tensor) -> Tensor | None:
-        """Standard deviation (B, ...) of values (B, S, ...) of the samples, as `intervals.spread` weighs them."""
-        return spread(values, self.weights) if values.shape[1] > 1 else None
-
-    def interval(self, level: float = LEVEL) -> tuple[Tensor, Tensor] | None:
-        """(low, high), real (B, *domain) each, that hold the truth with probability ``level``; None for one sample.
-
-        `intervals.interval` of the magnitudes for complex images, with low at least 0, of the values for
-        real ones; what `metrics.coverage` counts. Weighted for an ensemble, and unbounded where one
-        particle has all the weight. Raises `ConfigError` for a level outside (0, 1).
-        """
-        weights = [None] * len(self.samples) if self.weights is None else self.weights
-        bounds = [
-            magnitude_interval(x.abs(), level, w) if x.is_complex() else interval(x, level, w)
-            for x, w in zip(self.samples, weights, strict=True)
-        ]
-        low, high = ([side[place] for side in bounds if side is not None] for place in (0, 1))
-        return (torch.stack(low), torch.stack(high)) if low else None
 
 
 class Counted:
@@ -151,13 +81,13 @@ def sample(
     if latent is not None:
         problem = latent.problem(pixels)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
-    solver = build(SOLVERS, solver, "solver") if isinstance(solver, str) else solver
+    solver = make_solver(solver) if isinstance(solver, str) else solver
     if problem.A.linear:
         _ = problem.backprojection  # once an image, not once a sample
     rows = problem.repeated(samples)
     counted = Counted(prior)
     if isinstance(posterior, str):
-        sampler = build(POSTERIORS, posterior, "sampler", counted, rows)
+        sampler = make_sampler(posterior, counted, rows)
     else:
         sampler = posterior.given(rows)
         sampler.prior = counted
@@ -188,6 +118,11 @@ def sample(
     drawn = drawn.reshape(batch, samples, *drawn.shape[1:])
     acquired = getattr(state.memo, "record", None)
     return Result(drawn, counted.calls, trace, *summary(state, samples), acquired=acquired)
+
+
+def sample_by(recipe: Recipe, problem: Problem, prior, **rest: Any) -> Result:
+    """`sample` with the sampler, solver, steps, samples and seed of a recipe; ``rest`` is passed on."""
+    return sample(problem, prior, *build(recipe, prior), recipe.steps, recipe.samples, recipe.seed, **rest)
 
 
 def cold_start(prior, counted, top: float, noise: Tensor) -> Tensor:
@@ -235,17 +170,8 @@ def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> li
                 "Leave one of the two away.",
             )
         return levels
-    name = grid or "karras"
-    if name not in grids.GRIDS:
-        raise unknown("grid", name, grids.GRIDS)
     top = sigma_start if sigma_start is not None else getattr(prior, "sigma_max", 80.0)
-    return grids.GRIDS[name](steps, top, min(getattr(prior, "sigma_min", 0.002), top / 2))
-
-
-def build(registry: dict, name: str, kind: str, *arguments):
-    if name not in registry:
-        raise unknown(kind, name, registry)
-    return registry[name](*arguments)
+    return make_grid(str(grid or "karras"), steps, top, min(getattr(prior, "sigma_min", 0.002), top / 2))
 
 
 def working_dtype(y: Tensor) -> torch.dtype:

@@ -19,9 +19,9 @@ from recon.actions import Actions, Lines, Points, Views, offered, some_views
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DAPS, DDS, DPS, Active, Ensemble, PiGDM, Posterior
-from recon.posteriors.choosing import POLICIES, Belief, Entropy, LogDet, Variance
-from recon.posteriors.picture import draw_record
-from recon.posteriors.record import Record
+from recon.posteriors.active.choosing import POLICIES, Belief, Entropy, LogDet, Variance
+from recon.posteriors.active.picture import draw_record
+from recon.posteriors.active.record import Record
 from recon.priors import Gaussian
 from recon.solvers import DDPM, DPMpp, Euler
 from recon.state import State
@@ -170,7 +170,7 @@ def test_elements_do_not_saturate_and_a_line_does():
 def test_blocks_of_actions_change_nothing(monkeypatch):
     z = random(5, 7, 3, seed=9)
     whole = {name: policy.scores(belief(z)) for name, policy in SCORES.items()}
-    monkeypatch.setattr("recon.posteriors.choosing.BLOCK", 20)
+    monkeypatch.setattr("recon.posteriors.active.choosing.BLOCK", 20)
     for name, policy in SCORES.items():
         torch.testing.assert_close(policy.scores(belief(z)), whole[name], rtol=1e-12, atol=1e-12)
 

@@ -22,7 +22,7 @@ from recon import Problem
 from recon.errors import ConfigError
 from recon.noise import Noise
 from recon.posteriors import DAPS, MCG, STSL, Posterior, REDDiff
-from recon.posteriors.loops import inner_levels
+from recon.posteriors.shared.loops import inner_levels
 from recon.solvers import Solver
 from recon.walk import walk
 

@@ -11,13 +11,15 @@ import torch
 from make_kspace import crop, ifft2c, make_fastmri_file, make_kspace
 from make_prior import make_prior
 
-from recon import app
-from recon.acquisition import MaskChoice, acquire
-from recon.app import Settings, reconstruct, settle
 from recon.errors import ConfigError, InputError, OutputError
 from recon.io import open_kspace, read_result, scan
-from recon.mri import Recipe
-from recon.runtime import Runtime
+from recon.io.acquisition import MaskChoice, acquire
+from recon.jobs import reconstruct as app
+from recon.jobs.shared import inputs, slices
+from recon.jobs.reconstruct import reconstruct
+from recon.jobs.shared.settings import Settings, settle
+from recon.registry.recipe import Recipe
+from recon.runtime.runtime import Runtime
 
 CPU = Runtime(device="cpu")
 
@@ -42,13 +44,13 @@ def settings(tiny, *, accel=2, center=0.3, **recipe):
 def counted(monkeypatch):
     """The slices that are sampled, as they are."""
     seen = []
-    real = app.reconstruct_slices
+    real = slices.reconstruct_slices
 
     def spy(*arguments, **options):
         seen.extend(one.index for one in arguments[0])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(app, "reconstruct_slices", spy)
+    monkeypatch.setattr(slices, "reconstruct_slices", spy)
     return seen
 
 
@@ -90,7 +92,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tiny, tmp_path, monkeypat
         make_fastmri_file(tmp_path / f"{n}.h5", slices=3, noise=0.01, seed=i) for i, n in enumerate("ab")
     ]
     reconstruct(files, settings(tiny), tmp_path / "whole", say=quiet)
-    real, calls = app.reconstruct_slices, []
+    real, calls = slices.reconstruct_slices, []
 
     def interrupted(*arguments, **options):
         calls.extend(one.index for one in arguments[0])
@@ -98,12 +100,12 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tiny, tmp_path, monkeypat
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(app, "reconstruct_slices", interrupted)
+    monkeypatch.setattr(slices, "reconstruct_slices", interrupted)
     outcome = reconstruct(files, settings(tiny), tmp_path / "out", say=quiet)
     assert outcome.exit_code == 130 and outcome.interrupted
     assert (tmp_path / "out/a.h5").exists() and not (tmp_path / "out/b.h5").exists()
     assert (tmp_path / "out/b.h5.part").exists()
-    monkeypatch.setattr(app, "reconstruct_slices", real)
+    monkeypatch.setattr(slices, "reconstruct_slices", real)
     seen = counted(monkeypatch)
     outcome = reconstruct(files, settings(tiny), tmp_path / "out", say=quiet)
     assert (outcome.exit_code, seen) == (0, [1, 2])
@@ -155,7 +157,7 @@ def test_one_failure_stops_no_other(tiny, tmp_path):
 
 def test_no_memory_says_what_to_do_and_leaves_nothing(tiny, tmp_path, monkeypatch):
     files = [make_fastmri_file(tmp_path / f"{n}.h5") for n in "ab"]
-    real = app.reconstruct_slices
+    real = slices.reconstruct_slices
     errors = [
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."
@@ -171,7 +173,7 @@ def test_no_memory_says_what_to_do_and_leaves_nothing(tiny, tmp_path, monkeypatc
                 raise left.pop()
             return real(*arguments, **options)
 
-        monkeypatch.setattr(app, "reconstruct_slices", fails_once)
+        monkeypatch.setattr(slices, "reconstruct_slices", fails_once)
         out = tmp_path / type(error).__name__
         outcome = reconstruct(files, settings(tiny), out, say=quiet)
         assert outcome.exit_code == 1

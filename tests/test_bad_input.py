@@ -21,7 +21,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They cost half a second each."""
-    monkeypatch.setattr("recon.app.save_panel", lambda *a, **k: None)
+    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
 
 
 def run(tiny, capsys, out, *arguments):
@@ -213,12 +213,12 @@ def test_the_output_folder_of_the_inputs_themselves(tiny, tmp_path, capsys):
 
 
 def test_no_memory(tiny, tmp_path, capsys, monkeypatch):
-    from recon import app
+    from recon.jobs import reconstruct as app
 
     def full(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
-    monkeypatch.setattr(app, "reconstruct_slices", full)
+    monkeypatch.setattr(slices, "reconstruct_slices", full)
     code, error = run(tiny, capsys, tmp_path / "out", make_fastmri_file(tmp_path / "a.h5"))
     assert code == 2 and "not enough memory" in error and "--chunk 1" in error
     assert list((tmp_path / "out").glob("*")) == []

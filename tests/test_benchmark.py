@@ -15,8 +15,9 @@ from make_prior import make_prior
 
 from recon import metrics
 from recon.benchmark import run as job
-from recon.benchmark.plan import cells, make_plan
+from recon.benchmark.cells import cells
 from recon.benchmark.scenes import Images, KSpace, chosen
+from recon.benchmark.specs import read_benchmark
 from recon.cli import main
 from recon.errors import ConfigError
 from recon.networks.load import load_prior
@@ -63,7 +64,7 @@ def rows(folder):
 
 
 def plan(folder, **changes):
-    return make_plan({**GRID, "prior": str(folder / "tiny.safetensors"), **changes})
+    return read_benchmark({**GRID, "prior": str(folder / "tiny.safetensors"), **changes})
 
 
 def test_a_grid_is_whole_and_its_report_written(grid, tmp_path, capsys):
@@ -251,16 +252,16 @@ def test_numbers_are_those_of_the_metrics(folder):
 
 def test_a_plan_needs_problems_and_methods():
     with pytest.raises(ConfigError, match="names no problems"):
-        make_plan({"inputs": ["a.npz"], "methods": {"dds": {}}})
+        read_benchmark({"inputs": ["a.npz"], "methods": {"dds": {}}})
     with pytest.raises(ConfigError, match="names no methods"):
-        make_plan({"inputs": ["a.npz"], "problems": {"mri": MRI}, "methods": {}})
+        read_benchmark({"inputs": ["a.npz"], "problems": {"mri": MRI}, "methods": {}})
 
 
 def test_the_preset_that_ships_is_one(tmp_path):
-    assert set(make_plan("samplers").methods) >= {"DDS", "TV", "zero-filled"}
+    assert set(read_benchmark("samplers").methods) >= {"DDS", "TV", "zero-filled"}
 
 
 def test_the_grid_in_the_readme_is_one():
     readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-    plan = make_plan(yaml.safe_load(readme.split("```yaml")[1].split("```")[0]))
+    plan = read_benchmark(yaml.safe_load(readme.split("```yaml")[1].split("```")[0]))
     assert set(plan.problems) == {"holes", "scan"} and plan.calls == (20, 100)

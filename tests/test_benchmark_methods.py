@@ -10,8 +10,8 @@ from torch import Tensor
 from worlds import GaussianWorld, label, random, random_complex
 
 import operators as op
-from recon.benchmark.classical import CLASSICAL, total_variation, unscaled
-from recon.benchmark.peers import PEERS, as_job, denoiser_class, physics_of
+from recon.benchmark.methods.classical import CLASSICAL, total_variation, unscaled
+from recon.benchmark.methods.peers import PEERS, as_job, denoiser_class, physics_of
 from recon.benchmark.scenes import Scene
 from recon.errors import ConfigError
 from recon.noise import Noise
@@ -271,13 +271,13 @@ def test_fbp_and_wavelets_refuse_other_operators(monkeypatch):
 
 def test_wavelets_keep_the_best_lambda(monkeypatch):
     s = scene("scaled coils")
-    monkeypatch.setattr("recon.benchmark.classical.shutil.which", lambda name: name)
+    monkeypatch.setattr("recon.benchmark.methods.classical.shutil.which", lambda name: name)
 
     def pics(y: Tensor, weight: float) -> Tensor:
         torch.testing.assert_close(y, s.problem.y[0] / 3)
         return s.reference + weight * random(SIZE, SIZE).float()
 
-    monkeypatch.setattr("recon.benchmark.classical.bart_wavelets", pics)
+    monkeypatch.setattr("recon.benchmark.methods.classical.bart_wavelets", pics)
     answer = run(CLASSICAL, "wavelets", "scaled coils", lambdas=(0.5, 0.1, 0.3))
     assert answer.notes == {"lambda": 0.1} and answer.samples.shape == (1, 1, SIZE, SIZE)
 

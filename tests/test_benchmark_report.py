@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
-from recon.benchmark.lines import failures
-from recon.benchmark.report import aggregate, write_report
-from recon.benchmark.tables import overview
+from recon.benchmark.report.lines import failures
+from recon.benchmark.report.tables import overview
+from recon.benchmark.report.write import aggregate, write_report
 from recon.errors import ConfigError, OutputError
 
 SAID = {"title": "Report", "conventions": {"PSNR": "of magnitudes"}, "command": "recon benchmark a.yaml"}
@@ -242,7 +242,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
         file.write(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recon.benchmark.report.write", full)
+    monkeypatch.setattr("recon.benchmark.report.write.write", full)
     with pytest.raises(OutputError, match="No space left"):
         write_report([done("a", 31.0)], tmp_path, **SAID)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

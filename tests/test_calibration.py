@@ -21,11 +21,11 @@ from recon.calibration import (
     squared_z,
     summary,
 )
-from recon.calibration_report import others, verdict
 from recon.cli import main
 from recon.errors import ConfigError, InputError
 from recon.intervals import interval, weighted_quantiles
 from recon.io import ResultWriter, open_kspace, read_result
+from recon.jobs.shared.reliability import others, verdict
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 SIZE = (150, 200)
@@ -222,7 +222,7 @@ def stack(tmp_path):
 
 
 def test_results_hold_the_interval_of_their_samples(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("recon.app.save_panel", lambda *a, **k: None)
+    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
     file = make_fastmri_file(tmp_path / "a.h5", recon=(24, 20), noise=0.01)
     arguments = ["--prior", tiny, "--steps", "2", "--samples", "3", "--accel", "2", "--center", ".3"]
     assert main(["reconstruct", str(file), *arguments, "--out", str(tmp_path / "out")]) == 0
@@ -298,7 +298,7 @@ def test_calibrate_images_and_kspace(tiny, tmp_path, stack, capsys):
 def test_the_reference_of_kspace_is_the_image_of_all_of_it(tiny, tmp_path, monkeypatch):
     file = make_fastmri_file(tmp_path / "full.h5", 2, recon=(24, 20))
     seen = []
-    monkeypatch.setattr("recon.calibrating.measure", lambda reference, *rest: seen.append(reference) or measure(reference, *rest))  # fmt: skip
+    monkeypatch.setattr("recon.jobs.calibrate.measure", lambda reference, *rest: seen.append(reference) or measure(reference, *rest))  # fmt: skip
     assert command(tiny, tmp_path, file, "--accel", "2", "--center", ".3") == 0
     for index, reference in enumerate(seen):
         wanted = open_kspace(file).read_slice(index).reference
@@ -325,7 +325,7 @@ def test_the_reference_of_kspace_is_the_image_of_all_of_it(tiny, tmp_path, monke
 def test_what_cannot_be_calibrated_is_refused_before_a_network_call(
     tiny, tmp_path, stack, capsys, monkeypatch, arguments, said
 ):
-    monkeypatch.setattr("recon.calibrating.work", lambda *a: pytest.fail("work began"))
+    monkeypatch.setattr("recon.jobs.calibrate.work", lambda *a: pytest.fail("work began"))
     lines = np.arange(24) % 2 == 0
     lines[8:16] = True
     make_fastmri_file(tmp_path / "under.h5", with_mask=lines)

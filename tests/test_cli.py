@@ -53,7 +53,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They cost half a second each."""
-    monkeypatch.setattr("recon.app.save_panel", lambda *a, **k: None)
+    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_bench_names(capsys):
 
 
 def test_bench_measures_in_turns():
-    from recon.bench import interleaved
+    from recon.speed.run import interleaved
 
     order = []
     times = interleaved(lambda: order.append("a"), lambda: order.append("b"), repetitions=2)
@@ -354,7 +354,7 @@ def test_bench_measures_in_turns():
 
 
 def test_bench_solvers_has_a_line_a_solver():
-    from recon.solver_bench import StepCost, solver_costs
+    from recon.speed.solvers import StepCost, solver_costs
 
     *costs, draw = solver_costs(1, size=8)
     assert [row.name for row in costs if isinstance(row, StepCost)] == list(SOLVERS)

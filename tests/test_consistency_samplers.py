@@ -34,8 +34,9 @@ from recon import Problem, grids
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DAPS, DDNM, DDRM, DiffPIR, Posterior, daps
-from recon.posteriors.loops import inner_levels
-from recon.posteriors.proximal import Proximal, norms
+from recon.posteriors.shared.loops import inner_levels
+from recon.posteriors.shared.norms import norms
+from recon.posteriors.shared.proximal import Proximal
 from recon.solvers import DDIM, DPMpp, Euler, Heun, Renoise
 from recon.state import Estimate
 

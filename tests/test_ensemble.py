@@ -34,8 +34,8 @@ from recon import Problem, grids
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DDS, DPS, MCG, SMC, Ensemble, PiGDM, Posterior
-from recon.posteriors.potential import Potential
-from recon.posteriors.resampling import SCHEMES
+from recon.posteriors.ensemble.potential import Potential
+from recon.posteriors.ensemble.resampling import SCHEMES
 from recon.priors import Gaussian, Mixture, chunked
 from recon.problem import inner64
 from recon.solvers import DDIM, DDPM, EDM, DPMpp, Euler, Heun, PredictorCorrector, Renoise, Solver

@@ -7,113 +7,90 @@ import importlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tables
+from import_graph import ROOT, between_places, graph, modules, rings
 
 import operators
 import recon
 
-ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors"},
     {"processes"},
-    {
-        "actions",
-        "intervals",
-        "state",
-        "noise",
-        "grids",
-        "resources",
-        "outcome",
-        "timing",
-        "chunks",
-        "allocation",
-    },
+    {"actions", "intervals", "state", "noise", "grids", "runtime.allocation"},
     {"walk"},
-    {
-        "solvers",
-        "priors",
-        "problem",
-        "networks.unet",
-        "networks.precondition",
-        "augment",
-        "optim",
-        "restoration",
-    },
-    {"networks.autoencoder", "latent"},
-    {"networks.load", "runtime", "inversion", "training"},
-    {"posteriors", "networks.diffusers", "recording"},
+    {"solvers", "priors", "problem", "networks.unet", "networks.precondition"},
+    {"networks.autoencoder", "latent", "restoration"},
+    {"networks.load", "runtime", "inversion"},
+    {"posteriors", "networks.diffusers"},
     {"pairing"},
-    {"sampling", "io", "metrics"},
-    {"mri", "acquisition", "train", "train_autoencoder", "simulated", "calibration"},
-    {"config", "curve_points", "memory_bench"},
-    {"forward", "sampler_bench", "solver_bench", "curve_report"},
-    {
-        "app",
-        "report",
-        "bench",
-        "evaluation",
-        "restoring",
-        "inspecting",
-        "checking",
-        "listing",
-        "calibration_report",
-    },
-    {"solver_curve", "benchmark", "calibrating"},
+    {"metrics", "io"},
+    {"result", "calibration"},
+    {"registry"},
+    {"sampling"},
+    {"mri", "training"},
+    {"jobs", "speed", "benchmark"},
     {"cli"},
 ]
-FLOOR = {module: height for height, modules in enumerate(FLOORS) for module in modules}
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("operators", "recon")
-    for path in sorted((ROOT / package).rglob("*.py"))
-}
+"""Higher floors import lower ones. A name stands for a module, or for a folder with all that is in it."""
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+MODULES = modules()
 SOURCES = [
     *MODULES.values(),
     *(p for d in ("tests", "examples", "data") for p in sorted((ROOT / d).glob("*.py"))),
 ]
 
 
-def imports(path: Path, module: str) -> set[str]:
-    """Modules that a file imports, also inside functions; relative ones resolved."""
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*start, *(node.module or "").split(".")]).strip(".")
-            inner = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
-            found |= inner if inner and (node.module is None or base in ("recon", "operators")) else {base}
-    return found
-
-
-def place(module: str) -> str:
-    """The name under which a module of recon stands on a floor: its own, or its subpackage's."""
-    name = module.removeprefix("recon.")
-    return name if name in FLOOR else name.split(".")[0]
+def floor(module: str) -> tuple[str, int]:
+    """The name under which a module of recon stands, and its height."""
+    parts = module.removeprefix("recon.").split(".")
+    names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    name = next((name for name in names if name in FLOOR), None)
+    assert name is not None, f"{module} stands on no floor: add it to FLOORS"
+    return name, FLOOR[name]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down(module):
-    uses = {name for name in imports(MODULES[module], module) if name.split(".")[0] in ("operators", "recon")}
+    uses = graph()[module]
     if module.startswith("operators"):
         above = {name for name in uses if name.startswith("recon")}
         assert not above, f"{module} imports {above}; operators stand alone"
-    elif module not in ("recon", "recon.networks"):  # the faces: one is lazy, the other empty
-        here = place(module)
-        assert here in FLOOR, f"{module} stands on no floor: add it to FLOORS"
-        for name in uses:
-            if name.startswith("recon.") and place(name) != here:
-                assert FLOOR.get(place(name), 99) < FLOOR[here], f"{module} imports {name}: not a lower floor"
+    elif module not in ("recon", "recon.networks"):  # the first is lazy, the second empty
+        here, height = floor(module)
+        for name in (name for name in uses if name.startswith("recon.")):
+            there, below = floor(name)
+            assert there == here or below < height, f"{module} imports {name}: not a lower floor"
+
+
+def test_no_import_ring():
+    assert not rings(graph()), "modules import one another"
+    pairs = between_places(graph())
+    assert not rings({a: {b for x, b in pairs if x == a} for pair in pairs for a in pair}), "folders do"
+
+
+def test_a_job_imports_no_job():
+    jobs = {name for name in MODULES if name.startswith("recon.jobs.") and ".shared" not in name}
+    assert not [(name, used) for name in jobs for used in graph()[name] & jobs]
+
+
+def test_folders_hold_at_most_twenty_files():
+    kept = ("operators", "recon", "configs", "data", "examples")
+    folders = [ROOT / name for name in kept] + [p for name in kept for p in (ROOT / name).rglob("*/")]
+    counts = {
+        str(folder.relative_to(ROOT)): sum(
+            p.is_file() and p.suffix != ".pyc" and not p.name.startswith(".") for p in folder.iterdir()
+        )
+        for folder in folders
+        if folder.name != "__pycache__"
+    }
+    assert not {name: count for name, count in counts.items() if count > 20}
 
 
 def test_only_declared_edges_reach_deepinv():
-    users = {module for module, path in MODULES.items() if "operators.interop" in imports(path, module)}
-    assert users == {"operators", "operators.base", "recon.benchmark.peers"}
+    users = {module for module, used in graph().items() if "operators.interop" in used}
+    assert users == {"operators", "operators.base", "recon.benchmark.methods.peers"}
     tree = ast.parse(MODULES["operators.base"].read_text())
     assert not [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "interop"], (
         "import it lazily"

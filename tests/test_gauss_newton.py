@@ -18,7 +18,7 @@ import operators as op
 import recon
 from recon import Problem, grids
 from recon.posteriors import DDS, Ensemble, constant
-from recon.posteriors.jacobian import Linearised
+from recon.posteriors.shared.jacobian import Linearised
 from recon.solvers import DDPM, DPMpp, Euler, Heun, Renoise, Solver
 
 SOLVERS: dict[str, Solver] = {

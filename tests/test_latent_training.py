@@ -18,15 +18,16 @@ from worlds import random_complex
 import operators as op
 import recon
 import recon.grids
-import recon.listing
+import recon.jobs.list
 from recon.cli import main
 from recon.errors import ConfigError
-from recon.mri import Recipe, normalise, reconstruct_slices
+from recon.mri import normalise, reconstruct_slices
 from recon.networks.load import WEIGHTS, load_autoencoder
 from recon.posteriors import DPS
-from recon.train import TrainConfig, train
-from recon.train_autoencoder import AutoencoderConfig, round_trip, train_autoencoder
-from recon.training import load_images
+from recon.registry.recipe import Recipe
+from recon.training.autoencoder import AutoencoderConfig, round_trip, train_autoencoder
+from recon.training.loop import load_images
+from recon.training.prior import TrainConfig, train
 
 SHIPPED = "brain-mri-latent"
 
@@ -296,7 +297,7 @@ def test_the_shipped_card():
     assert card["complex_images"] and card["data"] and card["citation"] and card["parametrisation"] == "edm"
     assert card["parameters"] == sum(t.numel() for t in load_file(weights).values())
     assert card["autoencoder"]["validation_psnr_of_round_trip"] >= 30
-    assert SHIPPED in recon.listing.listing(["priors"])
+    assert SHIPPED in recon.jobs.list.listing(["priors"])
 
 
 @pytest.mark.parametrize("size", [64, 96])

@@ -49,7 +49,7 @@ def test_weights_and_cards_are_inside(installed):
 
 def test_presets_and_demo_are_found(installed):
     code = (
-        "from recon.resources import demo_file, preset, presets\n"
+        "from recon.io.resources import demo_file, preset, presets\n"
         "print(demo_file(), *(preset(name) for name in presets()), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=installed, capture_output=True, text=True)
@@ -64,7 +64,7 @@ def test_presets_and_demo_are_found(installed):
 
 
 def test_the_template_of_reports_is_inside(installed):
-    assert (installed / "recon" / "benchmark" / "report.html.j2").is_file()
+    assert (installed / "recon" / "benchmark" / "report" / "page.html.j2").is_file()
 
 
 def test_the_command_is_declared(installed):

@@ -13,9 +13,10 @@ from operators.masks import make_mask
 from recon.errors import ConfigError
 from recon.io import open_kspace
 from recon.metrics import scaled_psnr
-from recon.mri import STARTS, Recipe, needed_sets, normalise, reconstruct_slice, reconstruct_slices
+from recon.mri import needed_sets, normalise, reconstruct_slice, reconstruct_slices
 from recon.noise import Noise
 from recon.priors import Gaussian
+from recon.registry.recipe import STARTS, Recipe
 
 SIZE = (48, 40)
 RECIPE = Recipe(steps=4, samples=3, sigma_floor=1e-4)

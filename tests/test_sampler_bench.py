@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from operators.mri import MRI
-from recon.memory_bench import SAMPLERS, memory_growth, peak_bytes
 from recon.networks.precondition import EDM
 from recon.networks.unet import UNet
 from recon.posteriors import POSTERIORS
 from recon.priors import Prior, as_complex
 from recon.problem import Problem
-from recon.recording import Recorded, noise_recorded, operators_recorded
-from recon.sampler_bench import CASES, coils, cost
 from recon.sampling import sample
+from recon.speed.memory import SAMPLERS, memory_growth, peak_bytes
+from recon.speed.replay import Recorded, noise_recorded, operators_recorded
+from recon.speed.samplers import CASES, coils, cost
 
 
 def small(width: int = 8) -> Prior:
@@ -104,7 +104,7 @@ def test_memory_grows_with_the_states_and_not_with_the_activations():
 @pytest.mark.parametrize("tuned", [False, True])
 def test_memory_is_kept_where_the_environment_does_not_say_otherwise(tuned):
     code = (
-        "import torch, resource\nfrom recon.allocation import keep_memory\nprint(keep_memory())\n"
+        "import torch, resource\nfrom recon.runtime.allocation import keep_memory\nprint(keep_memory())\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(20): torch.ones(2**21)\nbefore = faults()\n"
         "for _ in range(10): torch.ones(2**21)\nprint(faults() - before)"

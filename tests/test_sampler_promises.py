@@ -16,9 +16,9 @@ import operators as op
 import recon
 from recon import Problem, grids
 from recon.errors import ConfigError, SamplingError
-from recon.listing import samplers
+from recon.jobs.list import samplers
 from recon.posteriors import DDS, DPS, MMPS, STSL, Active, Ensemble, PiGDM, Posterior, REDDiff
-from recon.posteriors.active import Measure
+from recon.posteriors.active.active import Measure
 from recon.problem import refuse_no_numbers
 from recon.restoration import RDDM, RestorationPrior
 from recon.solvers import DDPM, Euler

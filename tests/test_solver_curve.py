@@ -9,13 +9,14 @@ import pytest
 from make_kspace import make_fastmri_file
 from make_prior import make_prior
 
-from recon import solver_curve
+from recon.benchmark.curve import run as solver_curve
+from recon.benchmark.curve.points import Point, append_point, read_points
+from recon.benchmark.curve.report import fewest, over_cases, report, within
+from recon.benchmark.curve.run import SHOWN, read_curve, steps_within
 from recon.cli import main
-from recon.curve_points import Point, append_point, read_points
-from recon.curve_report import fewest, over_cases, report, spread, within
 from recon.errors import SamplingError
-from recon.mri import Recipe
-from recon.solver_curve import SHOWN, make_plan, steps_within
+from recon.io.figures import spread
+from recon.registry.recipe import Recipe
 from recon.solvers import SOLVERS
 
 NAME = "real_brain_mprage_4ch.h5"
@@ -141,7 +142,7 @@ def test_another_name_of_bench_is_offered(capsys):
 
 def test_at_least_ten_solvers_are_shown():
     assert len({name.split(",")[0] for name in SHOWN} & SOLVERS.keys()) >= 10
-    plan = make_plan(Recipe())
+    plan = read_curve(Recipe())
     assert plan.calls == (5, 8, 10, 15, 20, 30, 50, 100)
     cells = list(plan.cells())
     assert len({case for case, _ in cells}) == 3 and len(cells) > 300

@@ -19,7 +19,7 @@ import operators as op
 import recon
 from recon import Problem
 from recon.errors import ConfigError
-from recon.listing import samplers
+from recon.jobs.list import samplers
 from recon.noise import Noise
 from recon.posteriors import DPS, STSL, Posterior
 from recon.posteriors.stsl import signs

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..io.images import write_whole
 from ..metrics import least_squares_scale
-from ..restoring import write_whole
 from .answer import Answer
 from .scenes import Scene
 

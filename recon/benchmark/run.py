@@ -16,18 +16,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..config import make_prior
 from ..errors import ConfigError, OutputError
 from ..io import check_folder
+from ..io.outcome import INTERRUPTED, explained
 from ..io.results import versions
 from ..metrics import CONVENTIONS, coverage, object_psnr, psnr, scaled_nmse, scaled_psnr, scaled_ssim
-from ..outcome import INTERRUPTED, explained
+from ..registry.objects import make_prior
 from .answer import Answer
-from .methods import solve
+from .cells import Cell, cells
+from .methods.solve import solve
 from .pictures import save_pictures
-from .plan import Cell, Plan, cells
-from .report import write_report
+from .report.write import write_report
 from .scenes import Scene, Source, chosen, sources
+from .specs import Benchmark
 
 ROWS = "rows.jsonl"
 
@@ -51,7 +52,7 @@ class Tally:
 
 
 def benchmark(
-    plan: Plan,
+    plan: Benchmark,
     out: str | Path,
     root: str | Path = ".",
     *,

@@ -18,17 +18,19 @@ from operators.fourier import ifft2c
 from operators.krylov import cg
 from operators.mri import MRI
 
-from ..acquisition import MaskChoice, acquire
 from ..actions import core, offered, with_core
 from ..errors import ConfigError, InputError
-from ..forward import make_operator
 from ..io import READERS, center_crop, open_kspace, scan
-from ..mri import Recipe, empty_outside, normalise
-from ..priors import Prior
+from ..io.acquisition import MaskChoice, acquire
+from ..io.images import PICTURES, read_image
+from ..io.measure import simulated
+from ..io.simulated import peak, with_phase
+from ..mri import empty_outside, normalise
+from ..priors import Prior, prior_is_complex
 from ..problem import Problem
-from ..restoring import PICTURES, prior_is_complex, read_image, simulated
-from ..simulated import peak, with_phase
-from .plan import ProblemSpec
+from ..registry.operators import make_operator
+from ..registry.recipe import Recipe
+from .problems import ProblemSpec
 
 FIT_STEPS = 15  # CG steps of the least-squares fit
 IMAGES = (*PICTURES, ".npy", ".npz")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from recon.errors import InputError
-
+from ..errors import InputError
 from .arrays import NpyStore, NpzStore
 from .cfl import CflStore, read_cfl, write_cfl
 from .fastmri import HDF5Store
@@ -23,7 +22,7 @@ from .kspace import (
     maps_of_slice,
     scan,
 )
-from .pictures import save_panel
+from .panel import save_panel
 from .results import ResultWriter, SavedResult, check_folder, is_done, read_result, result_paths
 from .stores import Store
 

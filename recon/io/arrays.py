@@ -11,8 +11,7 @@ from typing import IO, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
-from recon.errors import InputError
-
+from ..errors import InputError
 from .stores import Entry, Store
 
 

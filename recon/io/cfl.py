@@ -9,8 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from recon.errors import InputError
-
+from ..errors import InputError
 from .stores import Entry, Store
 
 READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13

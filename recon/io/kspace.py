@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon.errors import InputError
-
+from ..errors import InputError
 from .header import Header
 from .stores import Entry, Store
 

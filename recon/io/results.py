@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from recon.errors import InputError, OutputError, ReconError
-from recon.intervals import LEVEL, RULE
+from ..errors import InputError, OutputError, ReconError
+from ..intervals import LEVEL, RULE
 
 PART = ".part"
 KIND = "recon-result"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recon.errors import InputError
+from ..errors import InputError
 
 NAMES = {
     "kspace": ("kspace", "ksp"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .active import Active
+from .active.active import Active
 from .base import Posterior
 from .daps import DAPS
 from .ddnm import DDNM
@@ -10,10 +10,10 @@ from .ddrm import DDRM
 from .dds import DDS, constant, matched
 from .diffpir import DiffPIR
 from .dps import DPS, MCG, variance_preserving
-from .ensemble import Ensemble
+from .ensemble.ensemble import Ensemble
+from .ensemble.smc import SMC
 from .pigdm import MMPS, PiGDM
 from .reddiff import REDDiff
-from .smc import SMC
 from .stsl import STSL
 
 POSTERIORS = {

@@ -9,7 +9,8 @@ from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
-from .proximal import Proximal, norms, refuse_no_steps
+from .shared.norms import norms
+from .shared.proximal import Proximal, refuse_no_steps
 
 KEEPS = ("state", "noise")
 

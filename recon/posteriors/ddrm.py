@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..noise import Draw, Noise
 from ..problem import Problem
 from ..state import State
-from .loops import OwnLoop
+from .shared.loops import OwnLoop
 
 STARTS = ("measured", "noise")
 

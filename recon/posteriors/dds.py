@@ -15,8 +15,8 @@ from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
-from .jacobian import Linearised, per_row, singular_tolerance
-from .proximal import Proximal
+from .shared.jacobian import Linearised, per_row, singular_tolerance
+from .shared.proximal import Proximal
 
 LENGTHS = (1.0, 0.5, 0.25, 0.0625, 0.015625)  # of a Gauss-Newton step
 

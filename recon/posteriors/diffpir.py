@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
-from .proximal import Proximal, refuse_no_steps
+from .shared.proximal import Proximal, refuse_no_steps
 
 
 class DiffPIR(Posterior):

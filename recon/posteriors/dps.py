@@ -17,7 +17,7 @@ from ..noise import Draw
 from ..problem import Problem
 from ..state import Estimate, Move, State
 from .base import Posterior
-from .jacobian import per_row, residual_and_pull, singular_tolerance, with_pullback
+from .shared.jacobian import per_row, residual_and_pull, singular_tolerance, with_pullback
 
 FORMS = ("norm", "score")
 

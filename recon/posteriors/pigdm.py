@@ -15,8 +15,15 @@ from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
-from .jacobian import Pullback, per_row, residual_and_pull, singular_tolerance, tolerance, with_pullback
-from .proximal import Proximal, refuse_no_steps
+from .shared.jacobian import (
+    Pullback,
+    per_row,
+    residual_and_pull,
+    singular_tolerance,
+    tolerance,
+    with_pullback,
+)
+from .shared.proximal import Proximal, refuse_no_steps
 
 FORMS = ("score", "adaptive")
 

@@ -16,9 +16,10 @@ from ..errors import ConfigError, unknown
 from ..noise import Draw, Noise
 from ..problem import Problem
 from ..state import State
-from .jacobian import residual_and_pull
-from .loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
-from .proximal import Proximal, norms, refuse_no_steps
+from .shared.jacobian import residual_and_pull
+from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
+from .shared.norms import norms
+from .shared.proximal import Proximal, refuse_no_steps
 
 WEIGHTINGS: dict[str, Callable[[float], float]] = {
     "linear": lambda s: s,

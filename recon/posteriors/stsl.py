@@ -20,8 +20,8 @@ from ..noise import Draw
 from ..problem import Problem
 from ..state import Move, State
 from .base import Posterior
-from .jacobian import per_row, residual_and_pull, with_pullback
-from .proximal import norms
+from .shared.jacobian import per_row, residual_and_pull, with_pullback
+from .shared.norms import norms
 
 TRACE_WEIGHTS = ("paper", "bound")
 PROBES = ("gaussian", "rademacher")

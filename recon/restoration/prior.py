@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chunks import by_chunks
 from ..errors import ConfigError
+from ..priors import by_chunks
 from .base import Restoration
 
 LABELS = ("continuous", "nearest")

@@ -1,0 +1,1 @@
+"""PSNR against network calls, a curve a solver, on real k-space."""

@@ -1,0 +1,1 @@
+"""Everything that a benchmark compares: our samplers, deepinv's, and classical methods."""

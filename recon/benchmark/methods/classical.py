@@ -1,0 +1,227 @@
+"""Reconstructions without a prior network: back-projection, least squares, FBP, total variation, wavelets.
+
+Every method is ``method(scene, calls, samples, seed, **options) -> Answer`` with one image and no network
+calls; ``calls``, ``samples`` and ``seed`` change nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from operators.base import Linear, Operator
+from operators.complexify import Complexified
+from operators.compose import Identity, LinearChain, PerImage, Scale
+from operators.differences import Difference
+from operators.krylov import cg, inner, power_norm
+from operators.mri import MRI
+
+from ...errors import ConfigError
+from ...metrics import scaled_psnr
+from ..answer import Answer
+from ..scan import BART_LAMBDAS, bart_wavelets
+
+if TYPE_CHECKING:
+    from ..scenes import Scene
+
+TV_LAMBDAS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # times ||A||^2
+EDGE = 0.1  # of the largest pixel: the size of differences at which the steps of TV aim
+
+
+def adjoint(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
+    """``s A^H y`` with the scale s that minimises ``||s A A^H y - y||``: zero-filled, or back-projection."""
+
+    def image() -> Tensor:
+        back = linear(scene).adjoint(scene.problem.y)
+        measured = scene.problem.A.forward(back)
+        power = inner(measured, measured)
+        return back * torch.where(power > 0, inner(measured, scene.problem.y) / power, 0).flatten()
+
+    return timed(image)
+
+
+def least_squares(
+    scene: Scene, calls: int | None, samples: int, seed: int, weight: float = 1e-2, steps: int = 50
+) -> Answer:
+    """``argmin ||A x - y||^2 + weight ||A||^2 ||x||^2`` by CG; for coils CG-SENSE.
+
+    Relative to ``||A||^2``, a weight of .01 damps what the operator passes with less than a tenth of
+    its largest gain, in any units; the maps of MRI have ``||A|| <= 1``, where it is CG-SENSE's own.
+    """
+    A = linear(scene)
+
+    def image() -> Tensor:
+        damping = weight * norm_squared(scene, A)
+        solved = A.solve_normal(scene.problem.backprojection, damping)
+        if solved is not None:
+            return solved
+        return cg(lambda v: A.normal(v) + damping * v, scene.problem.backprojection, steps=steps)
+
+    return timed(image, weight=weight)
+
+
+def fbp(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
+    """The operator's own filtered back-projection, also through a scale or of complex images.
+
+    Raises `ConfigError` for operators that have none.
+    """
+    core, factor = unscaled(scene.problem.A)
+    plain: Any = core.inner if isinstance(core, Complexified) else core
+    if not hasattr(plain, "fbp"):
+        raise ConfigError(
+            f"{scene.problem.A!r} has no filtered back-projection.",
+            "It inverts projections along lines.",
+            "Use it with operators.CT.",
+        )
+    y = scene.problem.y / factor
+    return timed(lambda: core.apart(plain.fbp, y) if isinstance(core, Complexified) else plain.fbp(y))
+
+
+def tv(
+    scene: Scene,
+    calls: int | None,
+    samples: int,
+    seed: int,
+    lambdas: Sequence[float] = TV_LAMBDAS,
+    steps: int = 60,
+) -> Answer:
+    """``argmin 1/2 ||A x - y||^2 + lambda ||A||^2 ||grad x||_{2,1}``, the best of ``lambdas`` for the reference.
+
+    No user has that reference; the note "lambda" names the one taken. ``seconds`` are those of one lambda.
+    """
+    A = linear(scene)
+    started = time.monotonic()
+    size = norm_squared(scene, A)
+    images = {
+        value: total_variation(A, scene.problem.backprojection, value * size, scene.start, steps)
+        for value in lambdas
+    }
+    seconds = (time.monotonic() - started) / len(images)
+    best = max(images, key=lambda value: quality(images[value], scene))
+    return point(images[best], seconds, {"lambda": best})
+
+
+def total_variation(
+    A: Linear, b: Tensor, weight: float, start: Tensor, steps: int = 60, inner_steps: int = 15
+) -> Tensor:
+    """``argmin 1/2 x^H A^H A x - Re x^H b + weight sum_pixels |grad x|_2`` (1, *domain), ``b = A^H y``.
+
+    Isotropic, in-plane, free boundary; real and imaginary part, and channels, share one length at a
+    pixel. ADMM with ``z = grad x``: the image by warm-started CG, z by shrinking lengths by
+    ``weight / rho``, which is `EDGE` of the start's largest pixel.
+    Source: Goldstein and Osher, SIAM J. Imaging Sci. 2:323 (2009).
+    """
+    if weight <= 0:
+        raise ConfigError(f"lambda is {weight}.", do="It is positive; use least-squares without a penalty.")
+    D = Difference(tuple(A.domain), complex_domain=A.complex_domain)
+    threshold = EDGE * float(start.abs().max())
+    rho = weight / threshold if threshold > 0 else weight
+    x = start
+    z = D.forward(x)
+    u = torch.zeros_like(z)
+    for _ in range(steps):
+        x = cg(
+            lambda v: A.normal(v) + rho * D.normal(v),
+            b + rho * D.adjoint(z - u),
+            start=x,
+            steps=inner_steps,
+            tol=1e-6,
+        )
+        u = u + D.forward(x)
+        length = u.abs().square().sum((1, 2), keepdim=True).sqrt()
+        z = u * (1 - weight / rho / length.clamp_min(weight / rho))
+        u = u - z
+    return x
+
+
+def wavelets(
+    scene: Scene, calls: int | None, samples: int, seed: int, lambdas: Sequence[float] = BART_LAMBDAS
+) -> Answer:
+    """BART's ``ecalib`` and ``pics -R W`` of multi-coil MRI: the best of ``lambdas`` for the reference.
+
+    BART estimates its own maps and gives magnitudes, which fill the first set of maps. Raises
+    `ConfigError` without the ``bart`` program, and for other operators. ``seconds`` as in `tv`.
+    """
+    core, factor = unscaled(scene.problem.A)
+    if not isinstance(core, MRI) or core.maps is None:
+        raise ConfigError(
+            f"BART's wavelets were asked for {scene.problem.A!r}.", "It is run on multi-coil MRI."
+        )
+    if shutil.which("bart") is None:
+        raise ConfigError(
+            "There is no program bart on this computer.", do="Install BART, or leave wavelets out."
+        )
+    y = (scene.problem.y[0] / factor).cpu()
+    started = time.monotonic()
+    images = {value: as_image(bart_wavelets(y, value), scene.start) for value in lambdas}
+    seconds = (time.monotonic() - started) / len(images)
+    best = max(images, key=lambda value: quality(images[value], scene))
+    return replace(point(images[best], seconds, {"lambda": best}), phase=False)
+
+
+def as_image(magnitude: Tensor, like: Tensor) -> Tensor:
+    """Magnitudes (H, W) as the first set of images (1, sets, H, W)."""
+    image = torch.zeros_like(like)
+    image[0, 0] = magnitude.to(image)
+    return image
+
+
+CLASSICAL: dict[str, Callable[..., Answer]] = {
+    "adjoint": adjoint,
+    "least-squares": least_squares,
+    "fbp": fbp,
+    "tv": tv,
+    "wavelets": wavelets,
+}
+
+
+def unscaled(A: Operator) -> tuple[Any, complex]:
+    """``(C, c)`` with ``A = c C`` and no `Scale` around C, so that ``y / c`` are measurements of C."""
+    if isinstance(A, PerImage) and len(A.operators) == 1:
+        return unscaled(A.operators[0])
+    if isinstance(A, LinearChain):
+        for scale, other in ((A.inner, A.outer), (A.outer, A.inner)):
+            if isinstance(scale, Scale):
+                core, factor = unscaled(other)
+                return core, factor * scale.factor
+    if isinstance(A, Complexified):
+        core, factor = unscaled(A.inner)
+        return Complexified(core), factor
+    if isinstance(A, Scale):
+        return Identity(tuple(A.domain), A.complex_domain), A.factor
+    return A, 1.0
+
+
+def linear(scene: Scene) -> Any:
+    A = scene.problem.A
+    if not A.linear:
+        raise ConfigError(f"{A!r} is not linear.", "This method needs an adjoint.")
+    return A
+
+
+def norm_squared(scene: Scene, A: Linear) -> float:
+    return float(power_norm(A.normal, scene.start)) ** 2
+
+
+def quality(image: Tensor, scene: Scene) -> float:
+    return float(scaled_psnr(scene.magnitudes(image[0]), scene.reference))
+
+
+def timed(image: Callable[[], Tensor], **notes: float | str) -> Answer:
+    started = time.monotonic()
+    with torch.no_grad():
+        x = image()
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+    return point(x, time.monotonic() - started, notes)
+
+
+def point(image: Tensor, seconds: float, notes: dict[str, float | str]) -> Answer:
+    """The answer of a method that gives one image (1, *domain)."""
+    return Answer(image, image[0], 0, seconds, notes=notes)

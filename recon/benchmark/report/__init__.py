@@ -1,0 +1,1 @@
+"""The report of a benchmark: rows brought together, then tables, figures and one page."""

@@ -1,0 +1,66 @@
+"""The report of a benchmark: tables, figures and a page from its rows, each file whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from ...io.images import write_whole
+from .lines import Line, Row, Stat, aggregate, failures
+from .page import page
+from .plots import coverage, psnr_calls
+from .tables import markdown, table
+
+__all__ = ["Line", "Stat", "aggregate", "write_report"]
+
+FIGURES = {
+    "psnr_calls.png": (psnr_calls, "PSNR of the mean against network calls a sample"),
+    "coverage.png": (coverage, "Coverage of the intervals against their level"),
+}
+
+
+def write_report(
+    rows: Sequence[Row], out: Path, *, title: str, conventions: Mapping[str, str], command: str
+) -> list[Path]:
+    """Write ``table.csv``, ``table.md``, ``psnr_calls.png``, ``coverage.png`` and ``index.html`` into ``out``.
+
+    ``rows`` are the JSON objects of the cells; later ones of a key replace earlier ones. ``conventions``
+    says by name how a number is defined; ``command`` makes the benchmark again. Everything is made
+    before the first file is replaced. A figure without anything to show is not written. Returns the
+    files written.
+
+    Raises `ConfigError` without rows and `OutputError` where a file cannot be written.
+    """
+    if not rows:
+        raise ConfigError(
+            "There is nothing to report.",
+            "No cell of the benchmark has been run.",
+            "Run the benchmark first.",
+        )
+    lines, failed = aggregate(rows), failures(rows)
+    drawn = {name: figure for name, (draw, _) in FIGURES.items() if (figure := draw(lines)) is not None}
+    said = {"title": title, "conventions": conventions, "command": command}
+    shown = {name: FIGURES[name][1] for name in drawn}
+    files = {
+        "table.csv": table(rows).encode(),
+        "table.md": markdown(lines, failed, **said).encode(),
+        **{name: png(figure) for name, figure in drawn.items()},
+        "index.html": page(rows, lines, failed, out, figures=shown, **said).encode(),
+    }
+    for name, content in files.items():
+        write_whole(out / name, partial(write, content))
+    return [out / name for name in files]
+
+
+def write(content: bytes, file: Any) -> None:
+    file.write(content)
+
+
+def png(figure: Any) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="png", facecolor="white")
+    return file.getvalue()

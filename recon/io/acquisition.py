@@ -1,0 +1,163 @@
+"""Which samples of a k-space file are used: those measured, thinned by a mask that is named or given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from operators.masks import MASKS, acceleration, calibration_region, make_mask
+
+from ..errors import ConfigError, InputError, unknown
+from . import READERS, KSpaceFile, Scan, read_mask
+
+FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
+
+
+@dataclass(frozen=True)
+class MaskChoice:
+    """``name`` of a mask or the path of one; ``accel`` and ``center`` as in `operators.masks.make_mask`.
+
+    Without a name and an acceleration all measured samples are used; an acceleration alone means
+    "equispaced-fraction", a name alone acceleration 4.
+    """
+
+    name: str | None = None
+    accel: float | None = None
+    center: float | None = None
+
+    def __post_init__(self):
+        for key in ("accel", "center"):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"The {key} of the mask is {value!r}.", "It is a number.")
+        if self.is_file:
+            if self.accel is not None or self.center is not None:
+                raise ConfigError(
+                    f"The mask {self.name} was given with an acceleration or a centre.",
+                    "A mask from a file has its own.",
+                    "Leave --accel and --center away, or name a mask.",
+                )
+        elif self.name is not None and self.key not in MASKS:
+            raise unknown("mask", self.name, MASKS)
+        elif self.center is not None and not self.undersamples:
+            raise ConfigError(
+                "--center was given without --accel.", "All lines are used then.", "Add --accel 4."
+            )
+
+    @property
+    def key(self) -> str:
+        return (self.name or "equispaced-fraction").lower().replace("_", "-")
+
+    @property
+    def is_file(self) -> bool:
+        if self.name is None or self.key in MASKS:
+            return False
+        path = Path(self.name)
+        return path.suffix.lower() in READERS or path.parent != Path(".") or path.exists()
+
+    @property
+    def undersamples(self) -> bool:
+        """Whether a mask is made, seeded by the name of the file."""
+        return not self.is_file and (self.name is not None or self.accel is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition:
+    """``mask`` (H, W) bool, true where k-space is used; ``measured`` (H, W) bool, where there is any."""
+
+    mask: Tensor
+    measured: Tensor
+
+    @property
+    def simulated(self) -> bool:
+        """Whether samples that were measured are left out, so that the rest is a reference."""
+        return bool((self.mask != self.measured).any())
+
+    @property
+    def whole_columns(self) -> bool:
+        return bool((self.mask == self.mask[:1]).all())
+
+    @property
+    def accel(self) -> float:
+        """Measured samples over those used; of all samples where none is left out."""
+        if self.simulated:
+            return int(self.measured.sum()) / int(self.mask.sum())
+        return acceleration(self.mask)
+
+    def __str__(self) -> str:
+        height, width = self.mask.shape
+        if not self.whole_columns:
+            return f"{int(self.mask.sum())} of {height} x {width} samples, acceleration {self.accel:.3g}"
+        lines, there = int(self.mask[0].sum()), int(self.measured.any(0).sum())
+        padding = f" ({width - there} more are zero padding)" if self.simulated and there < width else ""
+        total = there if self.simulated else width
+        return f"{lines} of {total} lines{padding}, acceleration {self.accel:.3g}"
+
+
+def acquire(file: KSpaceFile, found: Scan, choice: MaskChoice) -> Acquisition:
+    """What is used of ``file``. A made mask is seeded by the file's name, as fastMRI does.
+
+    Raises `InputError` or `operators.OperatorError` where nothing is left, where the file is
+    undersampled already, and for an acceleration that its lines do not allow.
+    """
+    measured = measured_samples(file, found)
+    shape = (file.height, file.width)
+    if choice.is_file:
+        chosen = read_mask(str(choice.name), file).expand(shape)
+    elif choice.undersamples:
+        refuse_twice(file, measured)
+        accel = 4.0 if choice.accel is None else float(choice.accel)
+        chosen = make_mask(choice.key, shape, accel, choice.center, seed=file.path.name)
+    else:
+        chosen = measured
+    mask = chosen & measured
+    if not mask.any():
+        raise InputError(
+            f"{file.path}: no sample is left.",
+            "The mask and the samples that were measured have none in common.",
+            "Use the mask of this acquisition, or none.",
+        )
+    return Acquisition(mask, measured)
+
+
+def measured_samples(file: KSpaceFile, found: Scan) -> Tensor:
+    """(H, W) bool: where k-space was measured, by what is in it and by the file's own mask."""
+    measured = pattern(found.sampled)
+    return measured if file.mask is None else measured & file.mask.expand(file.height, file.width)
+
+
+def pattern(sampled: Tensor) -> Tensor:
+    """(H, W) bool: the measured rows and columns where they are full, else sample by sample."""
+    box = sampled.any(1)[:, None] & sampled.any(0)[None]
+    return box if int(sampled.sum()) >= FULL * int(box.sum()) else sampled
+
+
+def refuse_twice(file: KSpaceFile, measured: Tensor) -> None:
+    """A made mask presumes that all lines but an edge of zero padding were measured."""
+    if has_gaps(measured):
+        raise InputError(
+            f"{file.path} is undersampled already, by {acceleration(measured):.3g}.",
+            "A further mask would leave an acceleration that nobody asked for.",
+            "Leave --accel and --mask away: its own sampling is then used.",
+        )
+
+
+def has_gaps(measured: Tensor) -> bool:
+    """Whether anything but an edge of zero padding is missing."""
+    rows, columns = measured.any(1), measured.any(0)
+    gaps = any(bool((~line[line.nonzero()[0] : line.nonzero()[-1] + 1]).any()) for line in (rows, columns))
+    return gaps or bool((measured != (rows[:, None] & columns[None])).any())
+
+
+def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int) -> None:
+    """Sensitivity maps are read off patches of ``kernel`` x ``kernel`` samples in the centre."""
+    rows, columns = calibration_region(acquisition.mask)
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    if min(size) < kernel:
+        raise InputError(
+            f"{file.path}: the fully sampled centre is {size[0]} x {size[1]} samples at acceleration {acquisition.accel:.3g}.",
+            f"Sensitivity maps of {file.coils} coils are estimated from at least {kernel} x {kernel}.",
+            f"Use a lower --accel, a larger --center ({max(kernel, 12) / file.width:.2g}), or give maps with --maps.",
+        )

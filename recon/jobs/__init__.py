@@ -1,0 +1,1 @@
+"""What the commands do, a file a command. No job imports another: what two of them need is in `shared`."""

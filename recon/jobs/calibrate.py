@@ -1,0 +1,203 @@
+"""The job behind ``recon calibrate``: reconstruct what is known, and count how often the intervals hold it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..calibration import Calibration, Measured, measure, summary
+from ..errors import ConfigError, InputError, OutputError
+from ..intervals import refuse_level
+from ..io import center_crop, check_folder, open_kspace, scan
+from ..io.acquisition import MaskChoice, has_gaps, measured_samples
+from ..io.images import write_whole
+from ..io.simulated import count_images, holds_images, simulated_file
+from .shared.inputs import PlannedFile, expand, plan_file
+from .shared.reliability import figure, others, report, table, verdict
+from .shared.settings import Settings, prepared_prior
+from .shared.slices import batched, describe, reconstruct_some, slices_at_once
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+MASK = MaskChoice("random", 4, 0.08)  # where none is chosen
+SLICES = 8  # of each input, where their number is not given
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """An input: its plan, and which of the plan's slices are measured, with their numbers in the input."""
+
+    plan: PlannedFile
+    slices: dict[int, int]
+
+
+def calibrate(
+    inputs: Sequence[str | Path],
+    settings: Settings | None = None,
+    levels: Sequence[float] = LEVELS,
+    slices: int | None = None,
+    out: str | Path = "recon_out",
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> Calibration | None:
+    """Measure `calibration.summary` over ``slices`` of each input, and write ``calibration.json``, ``.md`` and ``.png``.
+
+    Inputs: fully sampled k-space, undersampled here, with the root sum of squares of all data as the
+    reference (its noise counts against the intervals); or stacks of magnitude slices (.npz,
+    ``images``), measured by `simulated.SimulatedStore`, with a reference without noise. Slices are the
+    middles of equal parts of the input. Returns None for a dry run. Everything is checked before the first
+    network call; one bad input stops all, since what remained would be another set. Raises
+    `ConfigError`, `InputError` and `OutputError`.
+    """
+    settings, say = settings or Settings(), say or tqdm.write
+    levels = refused_levels(levels)
+    refuse_few(settings.recipe.samples, slices)
+    settings = with_usual_mask(settings)
+    targets = [check_folder(out) / f"calibration.{kind}" for kind in ("json", "md", "png")]
+    refuse_there(targets, overwrite)
+    prior = prepared_prior(settings)
+    files = expand(inputs, raised)
+    pieces = [make_piece(path, slices, targets[0], settings, prior) for path in files]
+    if sum(len(piece.slices) for piece in pieces) < 2:
+        raise InputError(
+            "There is one slice to measure.",
+            "How far a calibration holds is seen by comparing slices.",
+            "Name more inputs" + ("." if slices is None else ", or use a larger --slices."),
+        )
+    if dry_run:
+        for piece in pieces:
+            chosen = ", ".join(map(str, piece.slices.values()))
+            say(f"{describe(piece.plan, settings, prior, len(piece.slices))}\n  slices measured: {chosen}")
+        return None
+    measured = work(pieces, settings, prior, levels, say)
+    found = summary(measured, levels)
+    names = [path.name for path in files]
+    texts = as_json(found, names, settings), report(found, names, settings.recipe, settings.mask)
+    for target, text in zip(targets, texts, strict=False):
+        write_whole(target, lambda file, text=text: file.write(text.encode()))
+    write_whole(targets[2], lambda file: figure(found).savefig(file, format="png"))
+    say(table(found))
+    say(others(found))
+    say(f"Written: {', '.join(map(str, targets))}")
+    say(verdict(found))
+    return found
+
+
+def work(
+    pieces: Sequence[Piece],
+    settings: Settings,
+    prior: object,
+    levels: Sequence[float],
+    say: Callable[[str], object],
+) -> list[Measured]:
+    """Every chosen slice, reconstructed and compared, under one bar."""
+    measured: list[Measured] = []
+    total = sum(len(piece.slices) for piece in pieces) * settings.recipe.steps
+    with tqdm(total=total, unit="step", disable=None, smoothing=0.05) as bar:
+        for plan, numbers in ((piece.plan, piece.slices) for piece in pieces):
+            for indices in batched(list(numbers), slices_at_once(plan, settings, prior)):
+                for index, reference, result in reconstruct_some(plan, settings, prior, indices, bar):
+                    assert reference is not None  # `make_piece`
+                    samples = center_crop(result.samples, plan.file.crop)
+                    measured.append(measure(reference, samples, levels, result.weights))
+                    held = ", ".join(f"{level:g}: {share:.3f}" for level, share in zip(levels, measured[-1].held, strict=True))  # fmt: skip
+                    say(f"  {plan.file.path.name}, slice {numbers[index]}: {held}")
+    return measured
+
+
+def make_piece(path: Path, slices: int | None, target: Path, settings: Settings, prior: object) -> Piece:
+    """What is measured of one input; raises `InputError` where it has no reference, or too few slices."""
+    if holds_images(path):
+        chosen = spread_evenly(count_images(path), slices, path)
+        file, numbers = simulated_file(path, chosen), dict(enumerate(chosen))
+    else:
+        file = replace(open_kspace(path), reference=None)  # the file's own may be of another kind
+        numbers = {index: index for index in spread_evenly(file.slices, slices, path)}
+    found = scan(file)
+    if has_gaps(measured_samples(file, found)):
+        raise InputError(
+            f"{path} has no reference: it is undersampled.",
+            "Intervals are compared with the image of all data.",
+            "Name fully sampled k-space, or magnitude images as npz with `images`.",
+        )
+    plan = plan_file(file, found, target, settings, prior, overwrite=True)
+    if not plan.acquisition.simulated:
+        raise ConfigError(
+            f"{path}: the mask leaves nothing out.",
+            "The reference would be what was measured.",
+            "Choose a higher --accel, or another --mask.",
+        )
+    return Piece(plan, numbers)
+
+
+def spread_evenly(count: int, wanted: int | None, path: Path) -> list[int]:
+    """The slices in the middle of ``wanted`` equal parts of ``count``."""
+    if wanted is not None and wanted > count:
+        raise InputError(
+            f"{path} has {count} slices, {wanted} are to be measured.",
+            "Each is measured once.",
+            f"Use --slices {count} or fewer.",
+        )
+    parts = wanted or min(count, SLICES)
+    return [int((part + 0.5) * count / parts) for part in range(parts)]
+
+
+def with_usual_mask(settings: Settings) -> Settings:
+    """`MASK` where no mask is chosen."""
+    return replace(settings, mask=MASK) if settings.mask == MaskChoice() else settings
+
+
+def refused_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels, rising, each once; raises `ConfigError`."""
+    for level in levels:
+        refuse_level(level)
+    if not levels:
+        raise ConfigError("No level was given.", do="Give --levels .5 .9, or none for the usual ones.")
+    return tuple(sorted(set(levels)))
+
+
+def refuse_few(samples: int, slices: int | None) -> None:
+    if samples < 2:
+        raise ConfigError(
+            f"samples is {samples}.", "One sample has no interval.", "Use --samples 16, at least 2."
+        )
+    if slices is not None and slices < 1:
+        raise ConfigError(f"slices is {slices}.", do="Measure at least 1 of each input, 2 in all.")
+
+
+def refuse_there(targets: Sequence[Path], overwrite: bool) -> None:
+    for path in targets:
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} is there already.", do="Choose another --out, or use --overwrite.")
+
+
+def raised(path: Path, error: Exception) -> None:
+    raise error
+
+
+def as_json(found: Calibration, names: Sequence[str], settings: Settings) -> str:
+    """All numbers with the settings; an infinite one is null, since JSON has none."""
+    whole = {
+        "verdict": verdict(found),
+        "inputs": list(names),
+        **asdict(found),
+        "rank_variance": found.rank_variance,
+        "mean_rank": found.mean_rank,
+        "settings": asdict(settings),
+    }
+    return json.dumps(finite(whole), indent=2, default=str, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,77 @@
+"""What ``recon inspect`` says of a k-space file: what is in it, how it was sampled, how noisy it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from operators.coils import noise_level
+from operators.masks import calibration_region
+
+from ..errors import ReconError
+from ..io import KSpaceFile, open_kspace, scan
+from ..io.acquisition import Acquisition, MaskChoice, acquire
+
+
+def inspect(path: str | Path) -> str:
+    """A report of one file; raises `ReconError` where it is no k-space at all."""
+    file = open_kspace(path)
+    lines = [f"{file.path}: {file.format}", *contents(file), *geometry(file)]
+    warnings = list(file.notes)
+    try:
+        found = scan(file)
+        acquisition = acquire(file, found, MaskChoice())
+        lines += [*sampling(file, acquisition), *levels(file, acquisition, found.peak)]
+    except ReconError as error:
+        warnings += [f"{error.what} {error.why} {error.do}"]
+    lines += [f"  warning    {warning}" for warning in warnings] or ["  warnings   none"]
+    return "\n".join(lines)
+
+
+def contents(file: KSpaceFile) -> list[str]:
+    """The arrays and attributes in the file."""
+    lines = [
+        f"  array      {name} {entry.shape} {entry.dtype}" for name, entry in file.store.entries().items()
+    ]
+    return lines + [f"  attribute  {name} = {str(value)[:60]}" for name, value in file.attrs.items()]
+
+
+def geometry(file: KSpaceFile) -> list[str]:
+    kind = f"{file.coils} coils" if file.coils > 1 else "single coil"
+    first, last = file.acquired
+    lines = [
+        f"  k-space    {file.slices} slices, {kind}, {file.height} x {file.width} (readout x phase), {file.dtype}",
+        f"  image      {file.crop[0]} x {file.crop[1]}, readout oversampling {file.oversampling:.3g}",
+        f"  header     {'ISMRMRD' if file.store.header() is not None else 'none'}"
+        + (
+            f", phase lines {first} to {last - 1} of {file.width} acquired"
+            if last - first < file.width
+            else ""
+        ),
+        f"  reference  {file.reference or 'none'}",
+    ]
+    return lines + ([f"  maps       {file.maps}"] if file.maps else [])
+
+
+def sampling(file: KSpaceFile, acquisition: Acquisition) -> list[str]:
+    said = "in the file" if file.mask is not None else "found, from the samples that are zero"
+    whole = bool(acquisition.mask.all())
+    lines = [f"  mask       {'none: ' if whole else ''}{acquisition}{'' if whole else f' ({said})'}"]
+    height, width = acquisition.mask.shape
+    if bool(acquisition.mask[height // 2, width // 2]):
+        rows, columns = calibration_region(acquisition.mask)
+        size = f"{rows.stop - rows.start} x {columns.stop - columns.start}"
+        return [*lines, f"  centre     {size} fully sampled"]
+    return [*lines, "  centre     not sampled: sensitivity maps cannot be estimated"]
+
+
+def levels(file: KSpaceFile, acquisition: Acquisition, peak: float) -> list[str]:
+    """Noise of the middle slice, a real component, and the dynamic range."""
+    kspace = file.read_slice(file.slices // 2).kspace
+    sigma = float(noise_level(kspace, acquisition.mask))
+    strength = float(torch.view_as_real(kspace[:, acquisition.mask]).square().mean().sqrt())
+    return [
+        f"  noise      {sigma:.3g} a real component (slice {file.slices // 2}); signal and noise rms {strength:.3g}",
+        f"  largest    |k| = {peak:.3g}",
+    ]

@@ -1,0 +1,119 @@
+"""A calibration as a table, as sentences, and as a figure: reliability, and the ranks of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ...calibration import Calibration, Row
+from ...intervals import enough
+from ...io.acquisition import MaskChoice
+from ...io.figures import GRID, INK, markdown
+from ...registry.recipe import Recipe
+
+MAIN = 0.9  # the level that the last line is about, or the nearest to it
+OURS = "#1f77b4"
+
+
+def report(found: Calibration, names: Sequence[str], recipe: Recipe, mask: MaskChoice) -> str:
+    """The whole in Markdown."""
+    given = {"acceleration": mask.accel, "centre": mask.center}
+    chosen = ", ".join(
+        [f"mask {mask.name or mask.key}", *(f"{k} {v:g}" for k, v in given.items() if v is not None)]
+    )
+    made = (
+        f"{found.images} slices of {', '.join(names)}, {chosen}. Prior {recipe.prior}, sampler {recipe.sampler} "
+        f"{recipe.sampler_options}, solver {recipe.solver}, {recipe.steps} steps, {recipe.samples} samples, seed {recipe.seed}."
+    )
+    how = (
+        f"Object: where the reference exceeds 5 % of its maximum, {found.pixels} pixels in all. Every slice counts the "
+        "same; ± is the standard error over slices. Scale: what the std, and so the width of the interval, is to be "
+        "multiplied by for the interval to hold its level. Width: mean, over the object's mean."
+    )
+    parts = ["# Calibration of the intervals", verdict(found), made, table(found), others(found), how]
+    return "\n\n".join([*parts, "![Coverage by level, and ranks](calibration.png)"]) + "\n"
+
+
+def table(found: Calibration) -> str:
+    rows = [["level", "held", "±", "slices", "scale", "width"]]
+    rows += [
+        [
+            percent(r.level),
+            f"{100 * r.held:.1f} %",
+            f"{100 * r.error:.1f}",
+            str(found.images),
+            number(r.scale),
+            f"{r.width:.3f}",
+        ]
+        for r in found.rows
+    ]
+    return markdown(rows)
+
+
+def others(found: Calibration) -> str:
+    """Z-scores and ranks; and what quantiles of few samples cannot do."""
+    expected = number(found.expected_z) if math.isfinite(found.expected_z) else "unbounded for so few samples"
+    said = (
+        f"Mean squared z-score {number(found.squared_z)} (of exact samples: {expected}). Ranks of the reference among "
+        f"the samples: {found.shape} (variance {found.rank_variance:.2f} of uniform ranks', mean {found.mean_rank:.2f})."
+    )
+    if enough(found.number):
+        k, level = found.number, found.rows[-1].level
+        said += (
+            f" The ends are quantiles: of {k:.3g} samples they hold (k - 1)/(k + 1) of their level even where the "
+            f"samples are exact, {percent(level * (k - 1) / (k + 1))} at {percent(level)}."
+        )
+    return said
+
+
+def verdict(found: Calibration) -> str:
+    """One line on the level nearest to 90 %."""
+    row = min(found.rows, key=lambda row: abs(row.level - MAIN))
+    return f"{percent(row.level)} interval holds {100 * row.held:.1f} % of the object's pixels ({judgement(row)})"
+
+
+def judgement(row: Row) -> str:
+    level = percent(row.level)
+    if not math.isfinite(row.scale):
+        return f"too narrow: no std would hold {level}, since it is 0 where the reference differs"
+    off = row.held - row.level
+    said = (
+        "true within the standard error" if abs(off) <= row.error else "too narrow" if off < 0 else "too wide"
+    )
+    return f"{said}: std x {row.scale:.2f} would hold {level}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+def figure(found: Calibration) -> Any:
+    """Left: the share held against the level, with its standard error. Right: the ranks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(9, 4.4), dpi=100, layout="constrained")
+    FigureCanvasAgg(drawn)
+    left, right = drawn.subplots(1, 2)
+    drawn.suptitle(verdict(found), color=INK, fontsize=10)
+    levels, held = [100 * r.level for r in found.rows], [100 * r.held for r in found.rows]
+    left.plot([0, 100], [0, 100], "--", color=INK, linewidth=1)
+    left.text(22, 16, "true", color=INK, fontsize=9, rotation=45, rotation_mode="anchor")
+    left.errorbar(levels, held, [100 * r.error for r in found.rows], color=OURS, marker="o", markersize=4, capsize=3)  # fmt: skip
+    left.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xlabel="level of the interval, %", ylabel="pixels of the object within it, %")  # fmt: skip
+    uniform = 100 / len(found.ranks)
+    right.bar(range(len(found.ranks)), [100 * share for share in found.ranks], width=0.9, color=OURS)
+    right.axhline(uniform, linestyle="--", color=INK, linewidth=1)
+    right.set(xlabel="samples below the reference", ylabel="pixels of the object, %")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.set_title(found.shape, color=INK, fontsize=9)
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color=GRID, linewidth=0.6)
+        ax.set_axisbelow(True)
+    return drawn

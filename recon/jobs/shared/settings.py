@@ -1,0 +1,67 @@
+"""Everything about a job on k-space but its files: recipe, mask, maps, and where the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import ConfigError
+from ...io.acquisition import MaskChoice
+from ...registry.configuration import construct, parameters, refuse_unknown
+from ...registry.objects import make_prior
+from ...registry.recipe import Recipe, make_recipe
+from ...runtime.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the files: recipe, mask, maps (a file), and where the network runs."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    mask: MaskChoice = field(default_factory=MaskChoice)
+    maps: str | None = None
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
+    """Settings of a configuration, flags first: ``mask``, ``maps``, ``runtime``, and the keys of `Recipe`.
+
+    Flags that are None are left out; ``mask_name``, ``accel`` and ``center`` are the mask's. Raises
+    `ConfigError` for unknown keys and names.
+    """
+    mask = config.get("mask") or {}
+    mask = dict(mask) if isinstance(mask, Mapping) else {"name": str(mask)}
+    runtime = dict(config.get("runtime") or {})
+    recipe = {key: value for key, value in config.items() if key not in ("mask", "maps", "runtime")}
+    known = [*parameters(Recipe)[0], "mask", "maps", "runtime"]
+    refuse_unknown(recipe, known, "The configuration")
+    given = {key: value for key, value in flags.items() if value is not None}
+    maps = given.pop("maps", config.get("maps"))
+    if "mask_name" in given and given["mask_name"] != mask.get("name"):
+        mask = {}
+    mask |= {name: given.pop(flag) for flag, name in MASK_FLAGS.items() if flag in given}
+    runtime |= {name: given.pop(name) for name in parameters(Runtime)[0] if name in given}
+    return Settings(
+        make_recipe(recipe | given),
+        construct(MaskChoice, mask, "A mask"),
+        None if maps is None else str(maps),
+        construct(Runtime, runtime, "The runtime"),
+    )
+
+
+MASK_FLAGS = {"mask_name": "name", "accel": "accel", "center": "center"}
+
+
+def prepared_prior(settings: Settings) -> Any:
+    """The prior of the recipe on its device, which must be one of complex images."""
+    prior = make_prior(settings.recipe.prior)
+    card = getattr(prior, "card", None)
+    if card is not None and not card["complex_images"]:
+        raise ConfigError(
+            f"The prior {settings.recipe.prior} is one of real images.",
+            "Images of k-space are complex.",
+            "Choose one trained with complex_images: true; recon list priors.",
+        )
+    settings.recipe.refuse_prior(prior)
+    return settings.runtime.prepare(prior)

@@ -1,0 +1,100 @@
+"""How an image is sampled, as settings: the `Recipe`, its defaults, and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError, unknown
+from ..grids import GRIDS
+from ..latent import LatentPrior
+from ..pairing import refuse_order
+from ..posteriors import Posterior
+from ..solvers import Solver
+from .configuration import construct
+from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class
+
+# options of a sampler where a recipe does not say otherwise
+USUAL: dict[str, dict[str, Any]] = {
+    "dds": {"steps": 20, "keep": "state"},
+    "stsl": {"init": "noise"},  # the start is the recipe's
+}
+STARTS = ("noise", "zero-filled", "cg-sense")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a slice is reconstructed; the defaults are the product's.
+
+    ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
+    the normalised image, whose 99.5 percentile is 1; of a latent prior, of its latents). ``sigma_y``:
+    noise a real component in the file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
+    from a few central lines explain the data no better. ``sets`` of maps: None for `needed_sets`.
+    ``sampler_options`` add to `USUAL`, what the product takes for that sampler.
+    ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
+    """
+
+    prior: str = "brain-mri"
+    sampler: str = "dds"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    solver: str = "sde-dpm++2m"
+    solver_options: dict[str, Any] = field(default_factory=dict)
+    grid: str = "karras"
+    steps: int = 10
+    samples: int = 16
+    seed: int = 0
+    start: str = "cg-sense"
+    sigma_start: float = 6.0
+    sigma_end: float = 0.01
+    sigma_y: float | None = None
+    sigma_floor: float = 0.006
+    sets: int | None = None
+    calibration: tuple[int, int] | None = (48, 24)
+    kernel: int = 6
+    crop: float | None = None
+    soft: bool = False
+
+    def __post_init__(self):
+        if self.start not in STARTS:
+            raise unknown("start", self.start, STARTS)
+        object.__setattr__(self, "sampler_options", USUAL.get(self.sampler, {}) | self.sampler_options)
+        refuse_sampler_options(self.sampler, self.sampler_options)
+        if self.grid not in GRIDS:
+            raise unknown("grid", self.grid, GRIDS)
+        for name in ("steps", "samples", "sets"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
+        refuse_order(make_solver(self.solver, self.solver_options), self.steps)
+
+    def refuse_prior(self, prior: Any) -> None:
+        """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""
+        if isinstance(prior, LatentPrior) and getattr(sampler_class(self.sampler), "linear_only", False):
+            raise ConfigError(
+                f"The sampler {self.sampler} was given the latent prior {self.prior}.",
+                "Its data step solves normal equations, and measurements of decoded latents are not linear in them.",
+                "Use --sampler dps or stsl, or a prior of images, such as brain-mri.",
+            )
+
+
+def make_recipe(settings: Mapping[str, Any]) -> Recipe:
+    """`Recipe` from settings by keyword, its solver, sampler and their options checked; raises `ConfigError`."""
+    for key in ("steps", "samples", "sets", "seed"):
+        value = settings.get(key, 1)
+        if (not isinstance(value, int) or isinstance(value, bool)) and not (key == "sets" and value is None):
+            raise ConfigError(f"{key} is {value!r}.", "It is a whole number.")
+    if settings.get("steps") == 1 and "solver" not in settings:
+        settings = {**settings, "solver": "sde-dpm++1"}  # the default's own first step
+    for key in ("sampler", "solver"):
+        if key in settings:
+            settings = {**settings, key: str(settings[key])}
+    for key in ("sampler_options", "solver_options"):
+        if not isinstance(settings.get(key, {}), Mapping):
+            raise ConfigError(f"{key} is {settings[key]!r}.", "Options are a mapping.", "Write key: value below it.")  # fmt: skip
+    return construct(Recipe, settings, "A recipe")
+
+
+def build(recipe: Recipe, prior: Any) -> tuple[Posterior, Solver]:
+    """The sampler and the solver that ``recipe`` names, for ``prior``."""
+    sampler = make_sampler(recipe.sampler, prior, options=recipe.sampler_options)
+    return sampler, make_solver(recipe.solver, recipe.solver_options)

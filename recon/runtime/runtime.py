@@ -1,0 +1,96 @@
+"""Where and how a prior runs: device, precision, compilation, layout, rows at a time. Only this file knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..latent import LatentPrior
+from ..priors import Prior, in_chunks
+from .allocation import keep_memory
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """``device``: "auto", "cpu", "cuda", "cuda:1", "mps". ``dtype`` of the network: "float32", "bf16", "fp16".
+
+    ``chunk``: rows through the network at a time, 0 for all. ``slices`` of a volume reconstructed
+    together, 0 for what the device's memory holds. Neither changes a result. The state stays in float32 or better
+    whatever ``dtype`` says; results are cast back at the network's door.
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    compile: bool = False
+    channels_last: bool = True
+    chunk: int = 0
+    slices: int = 0
+
+    def __post_init__(self):
+        if self.dtype not in PRECISIONS:
+            raise ConfigError(f"dtype is {self.dtype!r}.", f"It is one of {', '.join(PRECISIONS)}.")
+        for name in ("chunk", "slices"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}.", "It is a number, or 0 to leave it open."
+                )
+        self.torch_device()
+
+    def torch_device(self) -> torch.device:
+        """The device itself; raises `ConfigError` where the machine has none of that kind."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ConfigError(f"device is {self.device!r}.", "torch knows no such device.", "Use auto, cpu or cuda.") from error  # fmt: skip
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device is {self.device!r}.",
+                f"This machine shows torch {torch.cuda.device_count()} CUDA devices.",
+                "Use --device cpu, or check the driver with nvidia-smi.",
+            )
+        return device
+
+    def prepare(self, prior: Prior) -> Prior:
+        """The prior, moved and wrapped; one without ``module`` (a closed form) is only chunked.
+
+        Of a `LatentPrior` encoder and decoder run as the denoiser does. On a processor also `keep_memory`,
+        which concerns the whole process.
+        """
+        if self.torch_device().type == "cpu":
+            keep_memory()
+        module = getattr(prior, "module", None)
+        if module is not None:
+            module.to(self.torch_device())
+            if self.channels_last:
+                module.to(memory_format=torch.channels_last)
+            if self.compile:
+                module.network.compile()
+        dtype = None if module is None else PRECISIONS[self.dtype]
+        if dtype is None and not self.chunk:
+            return prior
+
+        def wrap(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            function = function if dtype is None else in_precision(function, dtype)
+            return in_chunks(function, self.chunk) if self.chunk else function
+
+        return prior.around(wrap) if isinstance(prior, LatentPrior) else Prior(wrap(prior), of=prior)
+
+
+def in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Run the network's matrix work in ``dtype`` (autocast); the result is as wide as x."""
+
+    def run(x: Tensor, *rest: Any) -> Tensor:
+        with torch.autocast(x.device.type, dtype=dtype):
+            result = function(x, *rest)
+        return result.to(x.dtype if x.is_complex() == result.is_complex() else result.dtype)
+
+    return run

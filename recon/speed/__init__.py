@@ -1,0 +1,1 @@
+"""What ``recon bench`` measures: times as ratios within one run, and memory."""

@@ -1,0 +1,143 @@
+"""What ``recon bench`` measures: ratios of times in one run, each pair interleaved, medians of the repetitions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from operators import CT, SuperResolution
+from operators.masks import make_mask
+from operators.mri import MRI
+
+from ..errors import unknown
+from ..noise import Noise
+from .samplers import coils, product_cost, sampler_costs
+from .solvers import solver_costs
+from .timing import Timed, interleaved
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: ``ours`` and ``theirs`` in seconds; ``ratio`` as ``meaning`` says, ``bar`` what it should be."""
+
+    name: str
+    ours: float
+    theirs: float
+    ratio: float
+    meaning: str
+    bar: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {1e3 * self.ours:.2f} ms against {1e3 * self.theirs:.2f} ms, "
+            f"{self.ratio:.2f} x ({self.meaning}; bar {self.bar})"
+        )
+
+
+def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Row:
+    a, b = interleaved(ours, theirs, repetitions=repetitions)
+    return Row(name, a, b, b / a, "deepinv's time over ours", bar)
+
+
+def multicoil(repetitions: int) -> list[Row]:
+    from deepinv.physics import MultiCoilMRI
+
+    maps, mask = coils(15, 320), make_mask("equispaced-fraction", (320, 320), 4).float()
+    ours, theirs = MRI(mask, maps), MultiCoilMRI(mask=mask, coil_maps=maps[None])
+    x = Noise(0)(torch.zeros(1, 1, 320, 320, dtype=torch.complex64), 0)
+    channels = torch.view_as_real(x[:, 0]).movedim(-1, 1).contiguous()
+    row = versus(
+        "multi-coil A^H A, 15 coils, 320 x 320",
+        lambda: ours.normal(x),
+        lambda: theirs.A_adjoint_A(channels),
+        "at least 1.8",
+        repetitions,
+    )
+    return [row]
+
+
+def superresolution(repetitions: int) -> list[Row]:
+    from deepinv.physics import Downsampling
+
+    ours = SuperResolution((3, 256, 256), 4)
+    theirs = Downsampling(img_size=(3, 256, 256), factor=4, filter="bicubic", padding="circular")
+    x = torch.rand(1, 3, 256, 256)
+    row = versus(
+        "super-resolution A, x4 bicubic, 3 x 256 x 256",
+        lambda: ours.forward(x),
+        lambda: theirs.A(x),
+        "at least 5",
+        repetitions,
+    )
+    return [row]
+
+
+def tomography(repetitions: int) -> list[Row]:
+    from deepinv.physics import Tomography
+
+    ours = CT(256, [float(a) for a in range(180)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = Tomography(angles=180, img_width=256, normalize=False)
+    x, pairs = torch.rand(1, 1, 256, 256), []
+    y, z = ours.forward(x), theirs.A(x)
+    pairs = [
+        ("CT A, 256 x 256, 180 views", lambda: ours.forward(x), lambda: theirs.A(x)),
+        ("CT A^T, 256 x 256, 180 views", lambda: ours.adjoint(y), lambda: theirs.A_adjoint(z)),
+    ]
+    return [versus(name, a, b, "at least 10", max(3, repetitions // 4)) for name, a, b in pairs]
+
+
+def startup(repetitions: int) -> list[Row]:
+    """``recon --help`` beside a bare interpreter."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+    def run(*arguments: str) -> Timed:
+        command = [sys.executable, *arguments]
+        return lambda: subprocess.run(command, check=True, capture_output=True, env=environment)
+
+    program, bare = interleaved(
+        run("-m", "recon.cli", "--help"), run("-c", "pass"), repetitions=max(3, repetitions // 4)
+    )
+    return [Row("recon --help", program, bare, program / bare, "over a bare interpreter", "below 300 ms")]
+
+
+CELLS: dict[str, Callable[[int], Iterable[object]]] = {
+    "help": startup,
+    "multicoil": multicoil,
+    "super-resolution": superresolution,
+    "ct": tomography,
+    "dds": product_cost,
+    "samplers": sampler_costs,
+    "solvers": solver_costs,
+}
+GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
+QUALITY = ("mri", "curve")  # on real k-space: `evaluation`, `solver_curve`
+
+
+def cells(names: list[str]) -> list[str]:
+    """The cells that ``names`` stand for, groups taken apart; all without any."""
+    wanted: list[str] = []
+    for name in names or CELLS:
+        if name not in CELLS and name not in GROUPS:
+            raise unknown("benchmark", name, [*CELLS, *GROUPS, *QUALITY])
+        wanted += GROUPS.get(name, (name,))
+    return list(dict.fromkeys(wanted))
+
+
+def bench(names: list[str], repetitions: int = 20, say: Callable[[str], object] = print) -> list[object]:
+    """Measure the cells, or groups of cells, of these names, and say each result."""
+    wanted = cells(names)
+    say(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved repetitions")
+    rows: list[object] = []
+    for name in wanted:
+        for row in CELLS[name](repetitions):
+            rows.append(row)
+            say(str(row))
+    return rows

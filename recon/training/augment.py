@@ -1,0 +1,98 @@
+"""Random views of magnitude slices: what a training step shows the network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..io.measure import smooth_field
+
+
+def random_crops(
+    images: Tensor,
+    crop: int,
+    generator: torch.Generator,
+    *,
+    resample: float = 0.5,
+    blur: float = 0.3,
+    gamma: float = 0.2,
+    scale: float = 0.2,
+    shading: float = 0.2,
+) -> Tensor:
+    """Cut one crop from each magnitude image (B, H, W): flipped, turned, rescaled, reshaded.
+
+    ``resample`` and ``blur`` are the probabilities of a rotation with zoom, and of a loss of
+    resolution (a smaller window of k-space); ``gamma``, ``scale``, ``shading`` are standard
+    deviations of log-contrast, log-intensity and of a smooth log-gain. Returns (B, 1, crop, crop).
+    """
+    count = len(images)
+    draw = torch.rand(count, 2, generator=generator)
+    turned = draw[:, 0] < resample
+    coarse = draw[:, 1] < blur
+    images = images.clone()
+    if coarse.any():
+        images[coarse] = lose_resolution(images[coarse], generator)
+    out = images.new_empty(count, 1, crop, crop)
+    if turned.any():
+        out[turned] = rotate_and_zoom(images[turned], crop, generator)
+    for i in (~turned).nonzero().flatten().tolist():
+        out[i, 0] = cut(images[i], crop, generator)
+    for i in range(count):
+        symmetry = int(torch.randint(8, (1,), generator=generator))
+        view = torch.rot90(out[i], symmetry % 4, (1, 2))
+        out[i] = view.flip(2) if symmetry >= 4 else view
+    exponent = torch.exp(gamma * torch.randn(count, 1, 1, 1, generator=generator))
+    gain = torch.exp(scale * torch.randn(count, 1, 1, 1, generator=generator))
+    shade = torch.exp(shading * smooth_field(count, crop, generator))
+    return gain * shade * out.clamp_min(0) ** exponent
+
+
+def with_random_phase(magnitude: Tensor, generator: torch.Generator) -> Tensor:
+    """Multiply (B, 1, H, W) by ``exp(i phi)``, phi a smooth random field of random strength, in rad."""
+    count, crop = len(magnitude), magnitude.shape[-1]
+    strength = 2.0 * torch.rand(count, 1, 1, 1, generator=generator)
+    constant = 2 * math.pi * torch.rand(count, 1, 1, 1, generator=generator)
+    phase = constant + strength * smooth_field(count, crop, generator)
+    return torch.polar(magnitude, phase)
+
+
+def cut(image: Tensor, crop: int, generator: torch.Generator) -> Tensor:
+    """A crop x crop window at a random place of (H, W), zero-padded where the image is smaller."""
+    pad_h, pad_w = max(0, crop - image.shape[0]), max(0, crop - image.shape[1])
+    image = F.pad(image, (0, pad_w, 0, pad_h))
+    top = torch.randint(image.shape[0] - crop + 1, (1,), generator=generator).item()
+    left = torch.randint(image.shape[1] - crop + 1, (1,), generator=generator).item()
+    return image[top : top + crop, left : left + crop]
+
+
+def rotate_and_zoom(images: Tensor, crop: int, generator: torch.Generator) -> Tensor:
+    """Sample (B, H, W) on rotated grids, zoom .7 to 1.4, bicubic: (B, 1, crop, crop)."""
+    count, height, width = images.shape
+    angle = 2 * math.pi * torch.rand(count, generator=generator)
+    zoom = torch.exp(math.log(0.7) + math.log(2.0) * torch.rand(count, generator=generator))
+    reach = crop / torch.tensor([width, height]) / zoom[:, None]  # half-extent in grid units
+    room = (1 - 0.7 * reach).clamp_min(0)
+    centre = room * (2 * torch.rand(count, 2, generator=generator) - 1)
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.stack(
+        [cos * reach[:, 0], -sin * reach[:, 0], centre[:, 0], sin * reach[:, 1], cos * reach[:, 1], centre[:, 1]],
+        dim=1,
+    ).view(count, 2, 3)  # fmt: skip
+    grid = F.affine_grid(theta, [count, 1, crop, crop], align_corners=False)
+    return F.grid_sample(images[:, None], grid, mode="bicubic", align_corners=False)
+
+
+def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Zero the outer k-space of (B, H, W), keeping 50 to 100 % an axis, with or without a soft edge."""
+    spectrum = torch.fft.fft2(images)
+    for axis in (-2, -1):
+        size = images.shape[axis]
+        keep = 0.5 + 0.5 * torch.rand(len(images), 1, generator=generator)
+        edge = 0.01 + 0.3 * torch.rand(len(images), 1, generator=generator)
+        frequency = 2 * torch.fft.fftfreq(size).abs()[None]
+        window = ((keep - frequency) / (edge * keep)).clamp(0, 1)
+        spectrum = spectrum * (window[:, :, None] if axis == -2 else window[:, None, :])
+    return torch.fft.ifft2(spectrum).abs()
