@@ -15,8 +15,8 @@ from recon.errors import ConfigError, InputError, OutputError
 from recon.io import open_kspace, read_result, scan
 from recon.io.acquisition import MaskChoice, acquire
 from recon.jobs import reconstruct as app
-from recon.jobs.shared import inputs, slices
 from recon.jobs.reconstruct import reconstruct
+from recon.jobs.shared import slices
 from recon.jobs.shared.settings import Settings, settle
 from recon.registry.recipe import Recipe
 from recon.runtime.runtime import Runtime

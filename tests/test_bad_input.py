@@ -213,7 +213,7 @@ def test_the_output_folder_of_the_inputs_themselves(tiny, tmp_path, capsys):
 
 
 def test_no_memory(tiny, tmp_path, capsys, monkeypatch):
-    from recon.jobs import reconstruct as app
+    from recon.jobs.shared import slices
 
     def full(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
