@@ -20,6 +20,8 @@ from PIL import Image
 
 from recon import io, metrics
 from recon.errors import ConfigError, InputError, OutputError, nearest, unknown
+from recon.io.acquisition import MaskChoice
+from recon.io.images import read_image
 
 quick = settings(
     max_examples=12,
@@ -452,3 +454,122 @@ def test_made_kspace_is_what_its_reference_says(tmp_path):
     assert make_kspace(1, 2, 8, 6).shape == (1, 2, 8, 6)
     file = io.open_kspace(make_fastmri_file(tmp_path / "x.h5", scale=1e-4))
     assert 0.5e-4 < float(file.read_slice(0).reference.max()) < 1.5e-4
+
+
+# files as people have them
+
+
+def swapped(array: np.ndarray) -> np.ndarray:
+    """The same numbers in the byte order that this machine does not use."""
+    return array.astype(array.dtype.newbyteorder())
+
+
+def test_either_byte_order_is_read(tmp_path):
+    """k-space, masks, maps, pictures' arrays and options: npy, npz and HDF5, complex numbers and pairs."""
+    kspace, maps, mask = noise(2, 3, 8, 6), coil_maps(3, 8, 6), np.arange(6) % 2 == 0
+    np.save(tmp_path / "k.npy", swapped(kspace))
+    np.savez(tmp_path / "k.npz", kspace=swapped(kspace))
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = swapped(kspace)
+    pair = np.empty(kspace.shape, np.dtype([("real", kspace.real.dtype.newbyteorder()), ("imag", kspace.real.dtype.newbyteorder())]))  # fmt: skip
+    pair["real"], pair["imag"] = kspace.real, kspace.imag
+    with h5py.File(tmp_path / "pair.h5", "w") as file:
+        file["kspace"] = pair
+    np.save(tmp_path / "pair.npy", pair)
+    for name in ("k.npy", "k.npz", "k.h5", "pair.h5", "pair.npy"):
+        assert_reads(tmp_path / name, kspace)
+    file = io.open_kspace(tmp_path / "k.npy")
+    np.save(tmp_path / "mask.npy", swapped(mask.astype(np.float32)))
+    np.testing.assert_array_equal(io.read_mask(tmp_path / "mask.npy", file).numpy(), mask)
+    np.save(tmp_path / "maps.npy", swapped(maps))
+    np.testing.assert_array_equal(io.read_maps(tmp_path / "maps.npy", file, 0).numpy(), maps[None])
+    image = np.arange(12, dtype=">i2").reshape(3, 4)
+    np.save(tmp_path / "image.npy", image)
+    np.testing.assert_array_equal(io.read_array(tmp_path / "image.npy").numpy(), image.astype(np.int16))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.npy").numpy(), image.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<u2", ">u4", "<i8", "u1", "?", "<c16", "<f2", "longdouble"])
+def test_arrays_of_every_kind_of_number_are_tensors(tmp_path, dtype):
+    array = np.asfortranarray(np.arange(12).reshape(3, 4) % 5).astype(dtype)
+    np.save(tmp_path / "x.npy", array)
+    found = io.read_array(tmp_path / "x.npy")
+    np.testing.assert_array_equal(found.numpy(), array)
+    assert float((found == 3).sum()) == (array == 3).sum()  # and torch computes with them
+    np.save(tmp_path / "x.npy", array[0, 0])
+    assert io.read_array(tmp_path / "x.npy").shape == ()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".PNG"])
+def test_pictures_are_read_wherever_an_array_is(tmp_path, suffix):
+    gray = np.random.default_rng(0).integers(0, 256, (8, 6)).astype(np.uint8)
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(gray).save(path)
+    np.testing.assert_array_equal(io.read_array(path).numpy(), gray.astype(np.float32) / 255)
+    assert read_image(path).shape == (8, 6) and read_image(path, measured=True).shape == (1, 1, 8, 6)
+    mask = gray > 128
+    for mode in ("L", "1", "RGB"):
+        Image.fromarray(mask.astype(np.uint8) * 255).convert(mode).save(path)
+        np.testing.assert_array_equal(io.read_array(path).numpy(), mask)
+        file = io.open_kspace(make_fastmri_file(tmp_path / "x.h5", H=8, W=6))
+        np.testing.assert_array_equal(io.read_mask(path, file).numpy(), mask)
+        assert MaskChoice(str(path)).is_file
+
+
+def test_pictures_keep_their_depth(tmp_path):
+    deep = np.arange(0, 60000, 5000, dtype=np.uint16).reshape(3, 4)
+    for name in ("x.png", "x.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        np.testing.assert_allclose(io.read_array(tmp_path / name).numpy(), deep / 65535, rtol=1e-6)
+    floats = np.linspace(-2, 3, 12, dtype=np.float32).reshape(3, 4)
+    Image.fromarray(floats).save(tmp_path / "f.tif")
+    np.testing.assert_array_equal(io.read_array(tmp_path / "f.tif").numpy(), floats)
+
+
+@pytest.mark.parametrize("group", ["data", "a/b"])
+def test_arrays_in_the_only_group_that_has_kspace(tmp_path, group):
+    kspace, mask = noise(2, 3, 8, 6), np.arange(6) % 2
+    make_fastmri_file(tmp_path / "plain.h5", kspace=kspace * mask, with_mask=mask)
+    with h5py.File(tmp_path / "plain.h5") as old, h5py.File(tmp_path / "x.h5", "w") as new:
+        new.attrs["acquisition"] = "AXT2"
+        for name in old:
+            old.copy(name, new.require_group(group))
+        new["other/mask"] = np.ones(6)  # of something else
+        new[f"{group}/again"] = h5py.SoftLink(f"/{group}/kspace")
+        new["round"] = new[group]
+    assert_reads(tmp_path / "x.h5", kspace * mask)
+    file = io.open_kspace(tmp_path / "x.h5")
+    assert file.crop == (8, 6) and file.store.header() is not None and file.attrs["acquisition"] == "AXT2"
+    np.testing.assert_array_equal(file.mask.numpy(), mask != 0)
+
+
+def test_a_soft_link_within_the_file_is_followed(tmp_path):
+    kspace = noise(2, 3, 8, 6)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["group/raw"] = kspace
+        file["alias"] = h5py.SoftLink("group")
+        file["kspace"] = h5py.SoftLink("/alias/raw")
+    assert_reads(tmp_path / "x.h5", kspace)
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["raw"] = kspace
+        layout = h5py.VirtualLayout(kspace.shape, kspace.dtype)
+        layout[:] = h5py.VirtualSource(file["raw"])
+        file.create_virtual_dataset("kspace", layout)
+    assert_reads(tmp_path / "v.h5", kspace)
+
+
+def test_hidden_files_are_not_a_folders_content(tmp_path, monkeypatch):
+    for name in ("b.h5", "A.H5", "._b.h5", ".hidden.h5", ".DS_Store", "c.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "folder.h5").mkdir()
+    assert [path.name for path in io.files_in(tmp_path, [".h5", ".npy"])] == ["A.H5", "b.h5"]
+    assert io.files_in(tmp_path / "folder.h5", [".h5"]) == []
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.listdir", refuse)
+    for folder, said in ((tmp_path, "Permission denied"), (tmp_path / "none", ""), (tmp_path / "c.txt", "")):
+        with pytest.raises(InputError, match="cannot be read") as caught:
+            io.files_in(folder, [".h5"])
+        assert said in str(caught.value)

@@ -20,7 +20,7 @@ from operators.mri import MRI
 
 from ..actions import core, offered, with_core
 from ..errors import ConfigError, InputError
-from ..io import READERS, center_crop, open_kspace, scan
+from ..io import READERS, center_crop, files_in, open_kspace, scan
 from ..io.acquisition import MaskChoice, acquire
 from ..io.images import PICTURES, read_image
 from ..io.measure import simulated
@@ -200,7 +200,7 @@ def sources(
         path = root / name
         files = [path]
         if path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.suffix.lower() in wanted and f.is_file())
+            files = files_in(path, wanted)
         if not files or not all(file.is_file() for file in files):
             raise ConfigError(
                 f"The input {path} is not there, or holds nothing.",

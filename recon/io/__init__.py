@@ -10,6 +10,8 @@ from ..errors import InputError
 from .arrays import NpyStore, NpzStore
 from .cfl import CflStore, read_cfl, write_cfl
 from .fastmri import HDF5Store
+from .folders import files_in
+from .images import PICTURES, read_array
 from .kspace import (
     KSpaceFile,
     KSpaceSlice,
@@ -19,6 +21,7 @@ from .kspace import (
     check_maps,
     crop_readout,
     describe,
+    fetch_mask,
     maps_of_slice,
     scan,
 )
@@ -27,6 +30,7 @@ from .results import ResultWriter, SavedResult, check_folder, is_done, read_resu
 from .stores import Store
 
 __all__ = [
+    "PICTURES",
     "READERS",
     "KSpaceFile",
     "KSpaceSlice",
@@ -36,8 +40,10 @@ __all__ = [
     "center_crop",
     "check_folder",
     "crop_readout",
+    "files_in",
     "is_done",
     "open_kspace",
+    "read_array",
     "read_cfl",
     "read_maps",
     "read_mask",
@@ -69,8 +75,10 @@ def open_kspace(path: str | Path) -> KSpaceFile:
 
 def read_mask(path: str | Path, file: KSpaceFile) -> Tensor:
     """The sampling mask in a file, (W,) or (H, W) bool, for the k-space of ``file``; raises `InputError`."""
+    if Path(path).suffix.lower() in PICTURES:
+        return as_mask(read_array(path).numpy(), file.shape[2:], Path(path))
     store = open_store(path, "mask")
-    return as_mask(store.fetch(required(store, "mask")), file.shape[2:], store.path)
+    return fetch_mask(store, required(store, "mask"), file.shape)
 
 
 def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
@@ -86,7 +94,7 @@ def required(store: Store, role: str) -> str:
     if name is None:
         raise InputError(
             f'{store.path} has no "{role}".',
-            f"It holds: {', '.join(store.entries()) or 'nothing'}.",
+            f"It holds: {store.contents()}.",
             f'Store the array under the name "{role}".',
         )
     return name
@@ -104,6 +112,12 @@ def open_store(path: str | Path, role: str) -> Store:
     if path.is_dir():
         raise InputError(
             f"{path} is a folder.", "A file with k-space is needed.", f"Name the files in it: {path}/*.h5."
+        )
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not a file.",
+            "It is a pipe or a device, of which no slice can be read by itself.",
+            "Write its content to a file first.",
         )
     try:
         with open(path, "rb") as file:

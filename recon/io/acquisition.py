@@ -10,7 +10,7 @@ from torch import Tensor
 from operators.masks import MASKS, acceleration, calibration_region, make_mask
 
 from ..errors import ConfigError, InputError, unknown
-from . import READERS, KSpaceFile, Scan, read_mask
+from . import PICTURES, READERS, KSpaceFile, Scan, read_mask
 
 FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
 
@@ -55,7 +55,7 @@ class MaskChoice:
         if self.name is None or self.key in MASKS:
             return False
         path = Path(self.name)
-        return path.suffix.lower() in READERS or path.parent != Path(".") or path.exists()
+        return path.suffix.lower() in (*READERS, *PICTURES) or path.parent != Path(".") or path.exists()
 
     @property
     def undersamples(self) -> bool:

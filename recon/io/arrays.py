@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..errors import InputError
-from .stores import Entry, Store
+from .stores import ArrayInfo, Store, native, native_dtype, refuse_more_than_memory
 
 
 @dataclass(frozen=True)
@@ -21,24 +24,29 @@ class NpyStore(Store):
 
     format: ClassVar[str] = "npy"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ArrayInfo]:
         with self.reading():
             array = self._open()
-            return {self.role: Entry(array.shape, array.dtype)}
+            return {self.role: ArrayInfo(array.shape, native_dtype(array.dtype))}
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
         with self.reading():
             array = self._open()
-            return np.array(array if index is None else array[index])
+            part = array if index is None else array[index]
+            refuse_more_than_memory(part.shape, part.dtype)
+            return native(np.array(part))
 
     def _open(self) -> np.ndarray:
         with open(self.path, "rb") as file:
-            shape, _, dtype = read_header(file)
+            shape, fortran, dtype = read_header(file)
             if dtype.hasobject:
                 raise pickled(self)
-            if 0 in shape:  # an empty array cannot be mapped
-                return np.empty(shape, dtype)
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if 0 in shape or dtype.itemsize == 0:  # an empty array cannot be mapped
+            return np.empty(shape if 0 in shape else (0,), dtype)
+        if size - start < math.prod(shape) * dtype.itemsize:
+            raise EOFError(f"an array of shape {shape} does not fit into its {size} bytes")
+        return np.memmap(self.path, dtype, "r", start, shape, order="F" if fortran else "C")
 
 
 @dataclass(frozen=True)
@@ -47,14 +55,14 @@ class NpzStore(Store):
 
     format: ClassVar[str] = "npz"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ArrayInfo]:
         with self.reading_zip(), zipfile.ZipFile(self.path) as archive:
             found = {}
             for member in archive.namelist():
                 if member.endswith(".npy"):
                     with archive.open(member) as file:
                         shape, _, dtype = read_header(file)
-                    found[member.removesuffix(".npy")] = Entry(shape, dtype)
+                    found[member.removesuffix(".npy")] = ArrayInfo(shape, native_dtype(dtype))
             return found
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
@@ -62,32 +70,40 @@ class NpzStore(Store):
             shape, fortran, dtype = read_header(file)
             if dtype.hasobject:
                 raise pickled(self)
+            if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
+                raise EOFError(f"{name} of shape {shape} is longer than its part of the file")
             part = shape if index is None or fortran else shape[1:]
-            size = int(np.prod(part)) * dtype.itemsize
+            refuse_more_than_memory(part, dtype)
+            size = math.prod(part) * dtype.itemsize
             if index and not fortran:
                 file.seek(index * size, 1)
             data = file.read(size)
             if len(data) != size:
                 raise EOFError(f"{name} ends early")
             array = np.frombuffer(data, dtype).reshape(part, order="F" if fortran else "C")
-            return array[index] if fortran and index is not None else array
+            return native(array[index] if fortran and index is not None else array)
 
     @contextmanager
     def reading_zip(self) -> Iterator[None]:
+        """`reading`, with what a damaged or encrypted archive raises."""
         with self.reading():
             try:
                 yield
-            except zipfile.BadZipFile as error:
+            except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
                 raise OSError(str(error)) from error
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and dtype at the head of a npy file."""
+    """Shape, Fortran order and dtype at the head of a npy file; raises `ValueError` if it is damaged."""
     read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    return read(file)
+    shape, fortran, dtype = read(file)
+    if any(size < 0 for size in shape) or len(shape) > 32:
+        raise ValueError(f"its header gives the shape {shape}")
+    return shape, fortran, dtype
 
 
 def pickled(store: Store) -> InputError:
+    """The error for an array of Python objects."""
     return InputError(
         f"{store.path} holds Python objects, not numbers.",
         "Reading them would run code from the file, so they are never read.",

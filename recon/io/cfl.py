@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import InputError
-from .stores import Entry, Store
+from .stores import ArrayInfo, Store
 
 READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
 RANK = 16
@@ -66,9 +66,9 @@ class CflStore(Store):
 
     format: ClassVar[str] = "BART cfl"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ArrayInfo]:
         array = self._slices_first()
-        return {self.role: Entry(array.shape, array.dtype)}
+        return {self.role: ArrayInfo(array.shape, array.dtype)}
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
         with self.reading():

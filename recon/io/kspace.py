@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .header import Header
-from .stores import Entry, Store
+from .stores import ArrayInfo, Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +156,13 @@ def describe(store: Store) -> KSpaceFile:
     if name is None:
         raise InputError(
             f'{store.path} has no "kspace".',
-            f"It holds: {', '.join(entries) or 'nothing'}.",
+            f"It holds: {store.contents()}.",
             'Store the samples under the name "kspace", shape (slices, coils, H, W), complex.',
         )
     shape = kspace_shape(store, entries[name])
     header = Header.parse(store.header(), store.path)
     crop = header.crop(shape[2:])
-    reference, notes = find_reference(entries, shape, crop, header)
+    reference, notes = find_reference(store, entries, shape, crop, header)
     if not header.present and reference is not None:
         height, width = entries[reference].shape[-2:]
         crop = (min(height, crop[0]), min(width, crop[1]))
@@ -182,7 +183,7 @@ def describe(store: Store) -> KSpaceFile:
     )
 
 
-def kspace_shape(store: Store, entry: Entry) -> tuple[int, int, int, int]:
+def kspace_shape(store: Store, entry: ArrayInfo) -> tuple[int, int, int, int]:
     """(slices, coils, H, W) of a stored k-space."""
     shape = entry.shape
     wanted = "(slices, coils, H, W), or " + (
@@ -215,44 +216,73 @@ def kspace_shape(store: Store, entry: Entry) -> tuple[int, int, int, int]:
 
 
 def find_reference(
-    entries: Mapping[str, Entry], shape: tuple[int, ...], crop: tuple[int, int], header: Header
+    store: Store,
+    entries: Mapping[str, ArrayInfo],
+    shape: tuple[int, ...],
+    crop: tuple[int, int],
+    header: Header,
 ) -> tuple[str | None, list[str]]:
-    """The fully sampled image that the file carries: ESC for a single coil where it is, else RSS."""
+    """The name of the fully sampled image in the file, and a note if it is not used: ESC of a single coil, else RSS."""
     names = ["reconstruction_rss", "reconstruction_esc"]
     if shape[1] == 1:
         names.reverse()
-    for name in names:
-        if name not in entries:
-            continue
-        found = entries[name].shape
-        cut = crop if header.present else (1, 1)
-        if len(found) == 3 and found[0] == shape[0] and found[1] >= cut[0] and found[2] >= cut[1]:
-            return name, []
-        note = f"{name} of shape {found} is not used: the image is {shape[0]} x {crop[0]} x {crop[1]}."
-        return None, [note]
-    return None, []
+    name = store.locate(names)
+    if name is None:
+        return None, []
+    found, dtype = entries[name].shape, entries[name].dtype
+    cut = crop if header.present else (1, 1)
+    if dtype.kind not in "fiuc":
+        return None, [f"{name} is not used: it is {dtype}, not numbers."]
+    if len(found) == 3 and found[0] == shape[0] and found[1] >= cut[0] and found[2] >= cut[1]:
+        return name, []
+    return None, [f"{name} of shape {found} is not used: the image is {shape[0]} x {crop[0]} x {crop[1]}."]
 
 
 def find_mask(store: Store, shape: tuple[int, ...]) -> Tensor | None:
+    """The mask beside the k-space in a file, as `as_mask` checks it; None if there is none."""
     name = store.find("mask")
-    return None if name is None else as_mask(store.fetch(name), shape[2:], store.path)
+    return None if name is None else fetch_mask(store, name, shape)
+
+
+def fetch_mask(store: Store, name: str, shape: tuple[int, ...]) -> Tensor:
+    """The mask ``name`` of a file for k-space (slices, coils, H, W), not read before its size is known to fit."""
+    stored = store.entries()[name].shape
+    if math.prod(stored) > math.prod(shape[2:]):
+        raise wrong_mask(store.path, stored, shape[2:])
+    return as_mask(store.fetch(name), shape[2:], store.path)
+
+
+def wrong_mask(path: Path, found: tuple[int, ...], size: tuple[int, ...]) -> InputError:
+    """The error for a mask of a shape that does not fit k-space of ``size`` (H, W)."""
+    height, width = size
+    return InputError(
+        f"{path}: the mask has shape {found}, which does not fit k-space of {height} x {width}.",
+        "A mask says for each phase line (W,), or for each sample (H, W), whether it was measured.",
+        f"Give a mask of shape ({width},) or ({height}, {width}).",
+    )
 
 
 def as_mask(array: np.ndarray, size: tuple[int, ...], path: Path) -> Tensor:
-    """A bool mask (W,) or (H, W), true where sampled; raises `InputError` where it is of another size."""
+    """A bool mask (W,) or (H, W), true where sampled.
+
+    Raises `InputError` for another size, for values other than 0 and 1, and for a mask of zeros.
+    """
     height, width = size
     lean = array.reshape([n for n in array.shape if n != 1] or [1])
     if lean.shape not in ((width,), (height, width)):
-        raise InputError(
-            f"{path}: the mask has shape {array.shape}, which does not fit k-space of {height} x {width}.",
-            "A mask says for each phase line (W,), or for each sample (H, W), whether it was measured.",
-            f"Give a mask of shape ({width},) or ({height}, {width}).",
-        )
+        raise wrong_mask(path, array.shape, size)
     if lean.dtype.kind not in "buif" or not np.isfinite(lean).all():
         raise InputError(
             f"{path}: the mask holds {lean.dtype} values that are not yes or no.",
             "A mask is true, or 1, where k-space was measured, and false, or 0, elsewhere.",
             "Store it as bool.",
+        )
+    between = lean[(lean != 0) & (lean != 1)]
+    if between.size:
+        raise InputError(
+            f"{path}: the mask holds other values than 0 and 1: {between[0]:.4g}, {between.size} in all.",
+            "A sample was measured (1) or it was not (0); a density, or a blurred picture, does not say which.",
+            "Decide where it was, and store that: np.save(path, mask > 0.5).",
         )
     mask = torch.from_numpy(np.ascontiguousarray(lean != 0))
     if not mask.any():
@@ -264,14 +294,14 @@ def as_mask(array: np.ndarray, size: tuple[int, ...], path: Path) -> Tensor:
     return mask
 
 
-def find_maps(store: Store, entries: Mapping[str, Entry], shape: tuple[int, ...]) -> str | None:
+def find_maps(store: Store, entries: Mapping[str, ArrayInfo], shape: tuple[int, ...]) -> str | None:
     name = store.find("maps")
     if name is not None:
         check_maps(store, entries[name], shape)
     return name
 
 
-def check_maps(store: Store, entry: Entry, shape: tuple[int, ...]) -> None:
+def check_maps(store: Store, entry: ArrayInfo, shape: tuple[int, ...]) -> None:
     """Whether maps fit k-space of ``shape``; raises `InputError` where they do not."""
     found, slices = entry.shape, shape[0]
     fits = found[-3:] == shape[1:] and (len(found) in (3, 4) or (len(found) == 5 and found[0] == slices))

@@ -20,7 +20,7 @@ from . import KSpaceFile
 from .arrays import NpzStore
 from .kspace import describe
 from .measure import smooth_field
-from .stores import Entry, Store
+from .stores import ArrayInfo, Store
 
 COILS, SIGMA = 8, 0.01
 IMAGES = "images"
@@ -37,12 +37,12 @@ class SimulatedStore(Store):
     chosen: tuple[int, ...] = ()
     format: ClassVar[str] = "npz of magnitude images, measured by simulated coils"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ArrayInfo]:
         height, width = NpzStore(self.path).entries()[IMAGES].shape[1:]
         size = (len(self.chosen), COILS, height, width)
         return {
-            "kspace": Entry(size, np.dtype(np.complex64)),
-            "reconstruction_rss": Entry((size[0], *size[2:]), np.dtype(np.float32)),
+            "kspace": ArrayInfo(size, np.dtype(np.complex64)),
+            "reconstruction_rss": ArrayInfo((size[0], *size[2:]), np.dtype(np.float32)),
         }
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:

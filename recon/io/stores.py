@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +19,20 @@ NAMES = {
     "mask": ("mask",),
     "maps": ("sensitivity_maps", "maps", "sens_maps", "mps"),
 }
+PARTS = (("r", "i"), ("real", "imag"))
+LISTED = 12  # names that a message lists
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Shape and dtype of one array in a file."""
+class ArrayInfo:
+    """Shape and dtype of one array in a file, the dtype as it is fetched.
+
+    ``outside`` says where its numbers lie if that is another file: such an array is never fetched.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    outside: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class Store:
     format: ClassVar[str] = ""
     axes: ClassVar[str] = "coils"
 
-    def entries(self) -> dict[str, Entry]:
-        """The arrays of the file by name; raises `InputError` where it is no such file."""
+    def entries(self) -> dict[str, ArrayInfo]:
+        """The arrays of the file by name, of one in a group by its path; raises `InputError` if it is damaged."""
         raise NotImplementedError
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
@@ -53,19 +61,50 @@ class Store:
         return None
 
     def attributes(self) -> Mapping[str, Any]:
+        """What else the file says of itself, by name."""
         return {}
 
     def find(self, role: str) -> str | None:
-        """The name under which the file keeps its ``role``."""
-        names = self.entries()
-        return next((n for n in NAMES[role] if n in names), None)
+        """The name under which the file keeps its ``role``; raises `InputError` if more than one array could be it."""
+        return self.locate(NAMES[role], anywhere=role == self.role)
+
+    def locate(self, names: Iterable[str], anywhere: bool = False) -> str | None:
+        """The first of ``names`` that the file holds: in the group of its main array, else outside any group.
+
+        With ``anywhere``, for the main array itself: outside any group, else in the only group that has it.
+        """
+        entries, names = self.entries(), tuple(names)
+        folder = "" if anywhere else (self.find(self.role) or "").rpartition("/")[0]
+        for prefix in dict.fromkeys((f"{folder}/" if folder else "", "")):
+            for name in names:
+                if prefix + name in entries:
+                    return self.inside(prefix + name, entries)
+        found = [path for path in entries if path.rpartition("/")[2] in names] if anywhere else []
+        if len(found) > 1:
+            raise InputError(
+                f'{self.path} holds several arrays "{found[0].rpartition("/")[2]}": {listed(found)}.',
+                "Each lies in a group of its own, and nothing says which one is meant.",
+                f'Copy one of them to the top of the file, under the name "{names[0]}".',
+            )
+        return self.inside(found[0], entries) if found else None
+
+    def inside(self, name: str, entries: Mapping[str, ArrayInfo]) -> str:
+        """``name``; raises `InputError` if its numbers lie in another file."""
+        if entries[name].outside:
+            raise outside(self.path, name, entries[name].outside)
+        return name
+
+    def contents(self) -> str:
+        """The names of all arrays, for a message."""
+        entries = self.entries().items()
+        return listed([f"{name} ({info.outside})" if info.outside else name for name, info in entries]) or "nothing"
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Turns what a damaged file makes the format's library raise into an `InputError`."""
         try:
             yield
-        except (OSError, EOFError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise unreadable(self.path, self.format, error) from error
@@ -77,10 +116,57 @@ class Store:
             ) from error
 
 
+def refuse_more_than_memory(shape: Iterable[int], dtype: np.dtype) -> None:
+    """Raises `MemoryError` for an array larger than the machine's memory, before any of it is taken."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if math.prod(shape) * dtype.itemsize > pages > 0:
+        raise MemoryError
+
+
+def native_dtype(dtype: np.dtype) -> np.dtype:
+    """What `native` makes of an array of ``dtype``."""
+    names = dtype.names or ()
+    if names in PARTS and dtype[0] == dtype[1] and dtype[0].kind == "f" and dtype[0].itemsize in (4, 8):
+        return np.dtype(f"c{2 * dtype[0].itemsize}")
+    if dtype.kind in "fc" and dtype.itemsize > (16 if dtype.kind == "c" else 8):  # longer than double precision
+        return np.dtype(complex if dtype.kind == "c" else float)
+    return dtype.newbyteorder("=")
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """An array in the machine's byte order, pairs (r, i) or (real, imag) of floats as complex numbers.
+
+    The only place where byte order is dealt with: torch takes no other than the machine's.
+    """
+    kind, names = native_dtype(array.dtype), array.dtype.names
+    if names and kind.kind == "c":
+        pairs = np.empty(array.shape, kind)
+        pairs.real, pairs.imag = array[names[0]], array[names[1]]
+        return pairs
+    return array if kind == array.dtype else array.astype(kind)
+
+
 def unreadable(path: Path, format: str, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    """The error for a file that its format's library could not read."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return InputError(
         f"{path} cannot be read as {format}.",
         f"It is damaged, incomplete or of another kind: {reason}.",
         "Copy or download it again, and compare its size with the original's.",
     )
+
+
+def outside(path: Path, name: str, where: str) -> InputError:
+    """The error for an array whose numbers lie in another file than the one that was named."""
+    return InputError(
+        f'{path}: "{name}" is {where}.',
+        "Only the file that was named is read: what it points to could be any file of this machine.",
+        "Copy the array itself into the file, or name the file that holds it.",
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first dozen of ``names``, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
