@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from .latent import Decoded, LatentPrior
 from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import Posterior
-from .posteriors.ensemble.ensemble import particles_of, summary
 from .problem import Problem, refuse_no_numbers
 from .registry.objects import make_grid, make_sampler, make_solver
 from .registry.recipe import Recipe, build
@@ -108,7 +107,7 @@ def sample(
     trace: list[dict[str, float]] = []
     with torch.no_grad():
         state = State(start, levels[0])
-        for index, state, entry in readings(sampler.run(solver, levels, start, noise), rows):
+        for index, state, entry in readings(sampler, sampler.run(solver, levels, start, noise)):
             if math.isnan(entry["residual"]):
                 refuse_divergence(state, index, sampler, solver)
             trace.append(entry)
@@ -116,8 +115,7 @@ def sample(
                 watch(index, state, entry["residual"])
         drawn = state.x if latent is None else latent.decode(state.x)
     drawn = drawn.reshape(batch, samples, *drawn.shape[1:])
-    acquired = getattr(state.memo, "record", None)
-    return Result(drawn, counted.calls, trace, *summary(state, samples), acquired=acquired)
+    return Result(drawn, counted.calls, trace, **sampler.outcome(state, samples))
 
 
 def sample_by(recipe: Recipe, problem: Problem, prior, **rest: Any) -> Result:
@@ -196,38 +194,38 @@ def check_init(init: Tensor, problem: Problem) -> None:
     refuse_no_numbers("init", init)
 
 
-def readings(states: Iterable[State], rows: Problem) -> Iterator[tuple[int, State, dict[str, float]]]:
-    """(step, state, entry of the trace) of every state; its residual is nan where the state is not finite.
+def readings(sampler: Posterior, states: Iterable[State]) -> Iterator[tuple[int, State, dict[str, float]]]:
+    """(step, state, entry of the trace) of every state; its residual is nan where something is not finite.
 
     On a GPU a number is read when the next step is under way, so that no step waits for it.
     """
     waiting: deque[tuple] = deque()
     for index, state in enumerate(states):
-        now = getattr(state.memo, "problem", rows)  # `Active` measures on the way
-        residual = now.residual(state.x if state.x0 is None else state.x0).median()
+        problem = cast(Problem, sampler.problem_at(state))
+        residual = problem.residual(state.x if state.x0 is None else state.x0).median()
         x = torch.view_as_real(state.x) if state.x.is_complex() else state.x
-        finite, entries = torch.isfinite(x.sum()), [residual]
-        particles = particles_of(state.memo)
-        if particles is not None:
-            entries.append(particles.ess.min())
-            finite = finite & torch.isfinite(entries[1])
-        entries[0] = torch.where(finite, residual, math.nan)
-        numbers = torch.stack([entry.double() for entry in entries]).to("cpu", non_blocking=True)
+        entries = {"residual": residual, **sampler.diagnostics(state)}
+        watched = [x.sum(), *list(entries.values())[1:]]
+        finite = torch.isfinite(torch.stack([number.double() for number in watched])).all()
+        entries["residual"] = torch.where(finite, residual, math.nan)
+        numbers = torch.stack([entry.double() for entry in entries.values()]).to("cpu", non_blocking=True)
         read = torch.cuda.Event() if state.x.is_cuda else None
         if read is not None:
             read.record()
-        waiting.append((index, state, numbers, read))
+        waiting.append((index, state, list(entries), numbers, read))
         if read is None or len(waiting) > 1:
             yield arrived(*waiting.popleft())
     for one in waiting:
         yield arrived(*one)
 
 
-def arrived(index: int, state: State, numbers: Tensor, read: Any) -> tuple[int, State, dict[str, float]]:
+def arrived(
+    index: int, state: State, names: list[str], numbers: Tensor, read: Any
+) -> tuple[int, State, dict[str, float]]:
+    """One of `readings`, once its numbers are on the processor."""
     if read is not None:
         read.synchronize()
-    entry = dict(zip(("residual", "ess"), numbers.tolist(), strict=False))  # ess of an ensemble only
-    return index, state, {"sigma": state.sigma, **entry}
+    return index, state, {"sigma": state.sigma, **dict(zip(names, numbers.tolist(), strict=True))}
 
 
 def refuse_divergence(state: State, index: int, posterior, solver) -> None:

@@ -139,6 +139,33 @@ def test_the_trace():
     assert torch.equal(watched[-1][1].x, result.samples.flatten(0, 1))
 
 
+class Telling(Posterior):
+    """A sampler of one's own that tells something by the level it has reached."""
+
+    def diagnostics(self, state):
+        return {"reached": state.x.new_tensor(state.sigma)}
+
+    def outcome(self, state, samples):
+        return {"log_evidence": state.x.new_full((len(state.x) // samples,), state.sigma)}
+
+
+def test_a_sampler_tells_the_trace_and_the_result():
+    """What is not the sampler's to say is read from it, never from its memo."""
+    result = recon.sample(inpainting(), PRIOR, Telling(PRIOR), "euler", steps=3)
+    assert [row["reached"] for row in result.trace] == [row["sigma"] for row in result.trace]
+    assert torch.equal(result.log_evidence, torch.zeros(2, dtype=torch.float64))
+    assert result.weights is None
+
+
+def test_a_diagnostic_that_is_not_finite_is_divergence():
+    class Lost(Telling):
+        def diagnostics(self, state):
+            return {"reached": state.x.new_tensor(math.nan)}
+
+    with pytest.raises(SamplingError, match="diverged at step 0"):
+        recon.sample(inpainting(), PRIOR, Lost(PRIOR), "euler", steps=3)
+
+
 # --- seeds and batches -------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,23 @@ class Posterior:
     def correct(self, state: State, move: Move, draw: Draw) -> State:
         return state
 
+    # --- what a walk tells: asked of every state it yields ---------------------------------------------
+
+    def problem_at(self, state: State) -> Problem | None:
+        """What is measured at ``state``, a row of y for each of its rows; by default what it was from the start."""
+        return self.problem
+
+    def diagnostics(self, state: State) -> dict[str, Tensor]:
+        """Numbers (scalar tensors) for the trace, by name; one that is not finite counts as divergence.
+
+        They stay on the state's device, so that no step waits for them.
+        """
+        return {}
+
+    def outcome(self, state: State, samples: int) -> dict[str, Any]:
+        """What the last state of a walk with ``samples`` rows an image adds to `recon.Result`, by field."""
+        return {}
+
     def run(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
         """All states from ``x`` at ``grid[0]`` to the answer."""
         if self.needs_problem and self.problem is None:
@@ -127,3 +144,19 @@ class Around(Posterior):
 
     def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
         return self.inner.network_calls(solver, steps, lowest)
+
+    def inside(self, state: State) -> tuple[Posterior, State]:
+        """The inner sampler as it is at ``state``, and the state as it sees it: with its own memo."""
+        return self.inner, state
+
+    def problem_at(self, state: State) -> Problem | None:
+        inner, seen = self.inside(state)
+        return inner.problem_at(seen)
+
+    def diagnostics(self, state: State) -> dict[str, Tensor]:
+        inner, seen = self.inside(state)
+        return inner.diagnostics(seen)
+
+    def outcome(self, state: State, samples: int) -> dict[str, Any]:
+        inner, seen = self.inside(state)
+        return inner.outcome(seen, samples)

@@ -195,6 +195,14 @@ class Active(Around):
         step, amounts = planned
         return replace(state, past=(), memo=self.acquired(state, memo, step, amounts, draw))
 
+    def inside(self, state: State) -> tuple[Posterior, State]:
+        """The sampler of what is measured by now."""
+        return state.memo.sampler, replace(state, memo=state.memo.inner)
+
+    def outcome(self, state: State, samples: int) -> dict[str, Any]:
+        """``acquired``: the record."""
+        return {**super().outcome(state, samples), "acquired": state.memo.record}
+
     def acquired(self, state: State, memo: Scan, step: int, amounts: list[int], draw: Draw) -> Scan:
         """The memo with more measured: chosen by the particles, measured, and put into the problem."""
         record = memo.record

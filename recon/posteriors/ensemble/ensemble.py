@@ -305,6 +305,26 @@ class Ensemble(Around):
             state = self.resampled(state, draw)
         return self.explored(state, draw) if self.langevin and move.target > 0 else state
 
+    # --- what a walk tells -------------------------------------------------------------------------------
+
+    def inside(self, state: State) -> tuple[Posterior, State]:
+        return self.inner, replace(state, memo=state.memo.inner)
+
+    def diagnostics(self, state: State) -> dict[str, Tensor]:
+        """ "ess": the effective particles before resampling, of the image with the fewest."""
+        return {**super().diagnostics(state), "ess": state.memo.ess.min()}
+
+    def outcome(self, state: State, samples: int) -> dict[str, Any]:
+        """Log-weights (B, S), distinct ancestors (B,) and log-evidence (B,)."""
+        log_w = cast(Tensor, state.log_w).view(-1, samples)
+        lines = state.memo.ancestors.view(-1, samples).sort(1).values
+        return {
+            **super().outcome(state, samples),
+            "log_weights": log_w,
+            "ancestors": 1 + (lines.diff(dim=1) > 0).sum(1),
+            "log_evidence": state.memo.log_z.view(-1, samples)[:, 0] + log_w.logsumexp(1) - math.log(samples),
+        }
+
     # --- weights -----------------------------------------------------------------------------------------
 
     def path(self, state: State, move: Move, memo: Particles, draw: Draw) -> tuple[Tensor | float, Particles]:
@@ -402,24 +422,6 @@ class Ensemble(Around):
             x = x + times(size, score) + times((2 * size) ** 0.5, draw(x, f"langevin{index}"))
         memo = replace(state.memo, potential=alpha * self.potential(x), past=())
         return replace(state, x=x, past=(), memo=memo)
-
-
-def particles_of(memo: Any) -> Particles | None:
-    """The ensemble's part of a memo, also inside the memo of a sampler around it (its ``inner``); None without one."""
-    while memo is not None and not isinstance(memo, Particles):
-        memo = getattr(memo, "inner", None)
-    return memo
-
-
-def summary(state: State, samples: int) -> tuple[Tensor, Tensor, Tensor] | tuple[()]:
-    """Log-weights (B, S), distinct ancestors (B,) and log-evidence (B,) of an ensemble's last state; () of another."""
-    particles = particles_of(state.memo)
-    if particles is None:
-        return ()
-    log_w = cast(Tensor, state.log_w).view(-1, samples)
-    lines = particles.ancestors.view(-1, samples).sort(1).values
-    evidence = particles.log_z.view(-1, samples)[:, 0] + log_w.logsumexp(1) - math.log(samples)
-    return log_w, 1 + (lines.diff(dim=1) > 0).sum(1), evidence
 
 
 def refuse_inner(inner: Posterior) -> None:
