@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.images import write_whole
+from ..io.whole import write_whole
 from ..metrics import least_squares_scale
 from .answer import Answer
 from .scenes import Scene

@@ -26,8 +26,9 @@ from .kspace import (
     scan,
 )
 from .panel import save_panel
-from .results import ResultWriter, SavedResult, check_folder, is_done, read_result, result_paths
+from .results import ResultWriter, SavedResult, is_done, read_result
 from .stores import Store
+from .targets import check_folder, picture_path, refuse_existing, refuse_overwriting, result_paths
 
 __all__ = [
     "PICTURES",
@@ -44,10 +45,13 @@ __all__ = [
     "is_done",
     "open_kspace",
     "read_array",
+    "picture_path",
     "read_cfl",
     "read_maps",
     "read_mask",
     "read_result",
+    "refuse_existing",
+    "refuse_overwriting",
     "result_paths",
     "save_panel",
     "scan",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .stores import ArrayInfo, Store
+from .whole import write_together
 
 READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
 RANK = 16
@@ -45,15 +45,9 @@ def write_cfl(path: str | Path, array: np.ndarray) -> Path:
     """Write ``array`` as a pair and return the path of the cfl file; either both appear, or neither."""
     data, header = pair(path)
     shape = tuple(array.shape) + (1,) * (RANK - array.ndim)
-    beside = [file.with_name(file.name + ".part") for file in (data, header)]
-    try:
-        np.asarray(array, dtype="<c8").ravel(order="F").tofile(beside[0])
-        beside[1].write_text(f"# Dimensions\n{' '.join(map(str, shape))}\n")
-        os.replace(beside[0], data)
-        os.replace(beside[1], header)
-    finally:
-        for file in beside:
-            file.unlink(missing_ok=True)
+    dimensions = f"# Dimensions\n{' '.join(map(str, shape))}\n"
+    values = np.asarray(array, dtype="<c8").ravel(order="F")
+    write_together({data: values.tofile, header: lambda file: file.write(dimensions.encode())})
     return data
 
 

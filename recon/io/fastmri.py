@@ -48,7 +48,13 @@ class HDF5Store(Store):
             if data.size == 0 or data.dtype.itemsize > LONGEST_HEADER:
                 raise ValueError(f"{name} is {data.dtype} of shape {data.shape}")
             value = data[(0,) * data.ndim]
-            return value.encode() if isinstance(value, str) else bytes(value) if isinstance(value, bytes) else b""
+            return (
+                value.encode()
+                if isinstance(value, str)
+                else bytes(value)
+                if isinstance(value, bytes)
+                else b""
+            )
 
     def attributes(self) -> Mapping[str, Any]:
         with self.reading(), h5py.File(self.path, "r") as file:
@@ -80,7 +86,10 @@ def walk(file: h5py.File) -> Iterator[tuple[str, ArrayInfo]]:
             elif isinstance(found, h5py.Group):
                 waiting.append((f"{prefix}{name}/", found))
             elif isinstance(found, h5py.Dataset) and found.shape is not None:
-                yield prefix + name, ArrayInfo(tuple(found.shape), native_dtype(found.dtype), stored_outside(found))
+                yield (
+                    prefix + name,
+                    ArrayInfo(tuple(found.shape), native_dtype(found.dtype), stored_outside(found)),
+                )
 
 
 def follow(group: h5py.Group, path: str, hops: int = 0) -> Any:

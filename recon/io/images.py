@@ -1,9 +1,7 @@
-"""Pictures and arrays read as images, pictures written, and files that appear whole or not at all."""
+"""Pictures and arrays read as images, and pictures written."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from .arrays import NpyStore
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -39,7 +37,9 @@ def read_array(path: str | Path) -> Tensor:
             "An array is of bool, whole, real or complex numbers.",
             "Save it again with np.save(path, array.astype(np.float32)).",
         )
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch computes with 8-bit unsigned numbers only
+    if (
+        array.dtype.kind == "u" and array.dtype.itemsize > 1
+    ):  # torch computes with 8-bit unsigned numbers only
         array = array.astype(np.int64)
     return torch.from_numpy(np.array(array, order="C"))
 
@@ -54,7 +54,9 @@ def read_image(path: str | Path, measured: bool = False) -> Tensor:
     tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
     if not torch.isfinite(tensor).all():
         raise InputError(
-            f"{path} holds NaN or infinity.", "One such value spoils the whole image.", "Write the file again."
+            f"{path} holds NaN or infinity.",
+            "One such value spoils the whole image.",
+            "Write the file again.",
         )
     if measured:
         return tensor[None, None] if Path(path).suffix.lower() in PICTURES else tensor[None]
@@ -82,7 +84,9 @@ def read_picture(path: str | Path) -> np.ndarray:
             top = {"F": 1, "I": 65535}.get(picture.mode[0], 255)
     except Exception as error:  # a decoder raises what it likes on a damaged file
         raise InputError(
-            f"{path} cannot be read as a picture.", f"It is damaged: {error}.", "Copy it again, or convert it."
+            f"{path} cannot be read as a picture.",
+            f"It is damaged: {error}.",
+            "Copy it again, or convert it.",
         ) from error
     if pages > 1:
         raise InputError(f"{path} holds {pages} pictures.", "Only one can be read.", "Save the one you mean.")
@@ -97,19 +101,3 @@ def save_picture(file: Any, image: Tensor) -> None:
     top = max(1.0, float(torch.quantile(gray.flatten(), 0.999)))
     pixels = (gray / top * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     Image.fromarray(pixels).save(file, format="png")
-
-
-def write_whole(path: Path, write: Callable[[Any], object]) -> None:
-    """The file appears at once or not at all."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            write(file)
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written.", f"{error.strerror or error}.", "Choose another --out."
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)

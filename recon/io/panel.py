@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import OutputError
+from .whole import write_whole
 
 DPI = 100
 GAP, TITLE, BAR, LABELS, TOP = 14, 24, 8, 22, 30  # pixels
@@ -46,18 +45,7 @@ def save_panel(
     """
     figure = draw(panel(zero_filled, reconstruction, std, reference, scale), caption)
     path = Path(path)
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(beside, format="png", dpi=DPI, facecolor=PAPER)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written.", f"{error.strerror or error}.", "Choose another folder with --out."
-        ) from error
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=DPI, facecolor=PAPER))
     return path
 
 

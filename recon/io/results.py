@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
-import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,10 +18,12 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError, OutputError, ReconError
+from ..errors import InputError, OutputError
 from ..intervals import LEVEL, RULE
+from .lock import WriteLock
+from .targets import fitting
+from .whole import HDF5_ERRORS, writing
 
-PART = ".part"
 KIND = "recon-result"
 VERSIONED = ("recon", "torch", "deepinv", "numpy", "h5py")
 
@@ -78,76 +79,50 @@ def versions() -> dict[str, str]:
     return found
 
 
-def result_paths(inputs: Sequence[str | Path], folder: str | Path) -> list[Path]:
-    """``folder/<stem>.h5`` for each input.
-
-    Raises `OutputError` where two inputs would write the same file, or one would overwrite an input.
-    """
-    taken: dict[Path, Path] = {}
-    sources = {Path(source).resolve(): Path(source) for source in inputs}
-    paths = []
-    for source in map(Path, inputs):
-        path = Path(folder) / f"{source.stem}.h5"
-        if path in taken:
-            raise OutputError(
-                f"{taken[path]} and {source} would both be written to {path}.",
-                "Results are named after their input, and these two share a name.",
-                "Rename one, or reconstruct them into different folders with --out.",
-            )
-        if path.resolve() in sources:
-            raise OutputError(
-                f"The result of {source} would overwrite {sources[path.resolve()]}.",
-                "Results are named after their input, and the output folder is the input's.",
-                "Choose another folder with --out.",
-            )
-        taken[path] = source
-        paths.append(path)
-    return paths
-
-
-def check_folder(folder: str | Path) -> Path:
-    """The output folder, which may not exist yet, if files can be written there; leaves nothing behind.
-
-    Raises `OutputError` where they cannot.
-    """
-    folder = Path(folder)
-    there = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path.cwd())
-    try:
-        if not there.is_dir():
-            raise NotADirectoryError(f"{there} is a file")
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"Nothing can be written to the folder {folder}.",
-            f"{error.strerror or error}.",
-            "Choose another folder with --out, or change who may write there.",
-        ) from error
-    return folder
+def part_of(path: Path) -> Path:
+    """The file through which the result ``path`` is written, ``path.part``."""
+    return fitting(path.parent, path.name, ".part")
 
 
 def is_done(path: str | Path, config: Mapping[str, Any], source: str = "", overwrite: bool = False) -> bool:
-    """Whether a finished result of this configuration and this data is at ``path``.
+    """Whether a result of this configuration and this data is at ``path`` with all its slices finished.
 
-    Raises `OutputError` where something else is there, unless ``overwrite``.
+    Raises `OutputError` where something else is there, or what was begun beside it is of other settings
+    or is not readable, unless ``overwrite``.
     """
-    path = Path(path)
-    if not path.exists() or overwrite:
+    if overwrite:
         return False
-    old = identity(path)
-    if old is None:
+    path, part, wanted = Path(path), part_of(Path(path)), fingerprint(config, source)
+    old, begun = identity(path), identity(part)
+    if old is not None and old.fingerprint == wanted and old.complete:
+        return True
+    if begun is not None and begun.fingerprint == wanted:
+        return False  # what is at ``path`` an interrupted run had leave to replace
+    if path.exists() and old is None:
         raise OutputError(
             f"{path} is in the way.",
-            "It is no result of this program, so it is not replaced.",
+            "It is not a result of this program, or is damaged, so it is not replaced.",
             "Move it, choose another folder with --out, or replace it with --overwrite.",
         )
-    if old[0] != fingerprint(config, source):
+    if old is not None and old.fingerprint != wanted:
         raise OutputError(
             f"{path} was made with other settings.",
-            difference(old[1], config),
+            difference(old.config, config),
             "Keep both with another --out, or replace it with --overwrite.",
         )
-    return True
+    if part.exists() and begun is None:
+        raise OutputError(
+            f"{part} cannot be continued.",
+            "It is damaged, or a run on another machine is writing it.",
+            "Wait for that run, or remove the file, or start again with --overwrite.",
+        )
+    if begun is not None:
+        raise OutputError(
+            f"{part} was begun with other settings.",
+            difference(begun.config, config),
+            "Use the old settings to continue it, or remove it or use --overwrite to start again.",
+        )
+    return False
 
 
 class ResultWriter:
@@ -179,38 +154,42 @@ class ResultWriter:
         attrs: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ):
-        self.path = Path(path)
-        self.part = self.path.with_name(self.path.name + PART)
-        self._config, self._source = config, source
-        self._overwrite = overwrite
-        if is_done(self.path, config, source, overwrite):
-            raise OutputError(
-                f"{self.path} is done already.",
-                "It was made with these settings.",
-                "Replace it with --overwrite.",
-            )
+        self.path, self.part = Path(path), part_of(Path(path))
+        shape = (slices, samples, *size)
         with writing(self.part):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                self.part.unlink(missing_ok=True)
-            if self.part.exists():
-                self._continue((slices, samples, *size))
-            else:
-                self._create((slices, samples, *size), seed, mask, scores or {}, attrs or {})
+            self._lock = WriteLock(self.path)
+            try:
+                if is_done(self.path, config, source, overwrite):
+                    raise OutputError(
+                        f"{self.path} is done already.",
+                        "It was made with these settings.",
+                        "Replace it with --overwrite.",
+                    )
+                if overwrite:
+                    self.part.unlink(missing_ok=True)
+                if self.part.exists():
+                    self._file = self._continued(shape)
+                else:
+                    self._file = self._created(shape, config, seed, source, mask, scores or {}, attrs or {})
+            except BaseException:
+                self._lock.release()
+                raise
 
-    def _create(
+    def _created(
         self,
         shape: tuple[int, int, int, int],
+        config: Mapping[str, Any],
         seed: int,
+        source: str,
         mask: Tensor | None,
         scores: Mapping[str, str],
         attrs: Mapping[str, Any],
-    ) -> None:
+    ) -> h5py.File:
+        """A new file with everything in it but the slices."""
         slices, _, height, width = shape
-        started = False
+        file = h5py.File(self.part, "x")
         try:
-            self._file = file = h5py.File(self.part, "x")
-            started = True
             for name, size, kind in (
                 ("reconstruction", (slices, height, width), np.float32),
                 ("std", (slices, height, width), np.float32),
@@ -222,7 +201,7 @@ class ResultWriter:
             allocate(file, "finished", (slices,), np.bool_, False)
             if mask is not None:
                 file["mask"] = mask.cpu().numpy()
-            file["config"] = json.dumps(self._config, indent=2, sort_keys=True, default=str)
+            file["config"] = json.dumps(config, indent=2, sort_keys=True, default=str)
             group = file.create_group("scores")
             for name, convention in scores.items():
                 allocate(group, name, (slices,), np.float64, np.nan)
@@ -237,40 +216,29 @@ class ResultWriter:
                 kind=KIND,
                 seed=seed,
                 versions=json.dumps(versions()),
-                source=self._source,
-                fingerprint=fingerprint(self._config, self._source),
+                source=source,
+                fingerprint=fingerprint(config, source),
             )
             file.flush()
         except BaseException:
-            if started:
-                with suppress(OSError, RuntimeError):  # closing writes, which may be what failed
-                    self._file.close()
-                self.part.unlink()
+            with suppress(*HDF5_ERRORS):  # closing writes, which may be what failed
+                file.close()
+            self.part.unlink()
             raise
+        return file
 
-    def _continue(self, shape: tuple[int, int, int, int]) -> None:
-        old = identity(self.part)
-        if old is None:
-            raise OutputError(
-                f"{self.part} cannot be continued.",
-                "It is damaged, or another run is writing it.",
-                "Wait for that run, or remove the file, or start again with --overwrite.",
-            )
-        if old[0] != fingerprint(self._config, self._source):
-            raise OutputError(
-                f"{self.part} was begun with other settings.",
-                difference(old[1], self._config),
-                "Use the old settings to continue it, or remove it or use --overwrite to start again.",
-            )
-        self._file = h5py.File(self.part, "r+")
-        found = self._file["samples"].shape
+    def _continued(self, shape: tuple[int, int, int, int]) -> h5py.File:
+        """What an earlier run with the same settings left."""
+        file = h5py.File(self.part, "r+")
+        found = file["samples"].shape
         if found != shape:
-            self._file.close()
+            file.close()
             raise OutputError(
                 f"{self.part} was begun for samples of shape {found}, not {shape}.",
                 "Its input was another one.",
                 "Remove it, or start again with --overwrite.",
             )
+        return file
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -299,7 +267,7 @@ class ResultWriter:
         interval: Tensor | None = None,
         scores: Mapping[str, SupportsFloat] | None = None,
     ) -> None:
-        """Slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
+        """Write slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
 
         The slice counts as done only once everything else of it is in the file.
         """
@@ -318,21 +286,64 @@ class ResultWriter:
             file["finished"][index] = True
             file.flush()
 
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """For each metric the scores of all slices, also those of an earlier run; NaN where there is none."""
+        return {name: data[:] for name, data in self._file["scores"].items()}
+
     def finish(self) -> Path:
-        """Rename the ``.part`` to its final name; raises `OutputError` while a slice is missing."""
+        """Rename the ``.part`` to its final name.
+
+        Raises `OutputError` while a slice is missing, where the file is no longer the one that was
+        written, and where the disk kept less of it than was written.
+        """
         if self.todo:
             raise OutputError(
                 f"{self.part} is not complete.", f"Slices {self.todo} are missing.", "Reconstruct them first."
             )
+        if not self._is_own():
+            raise OutputError(
+                f"{self.part} is no longer the file that was written.",
+                "It was removed or replaced during the run.",
+                "Run the same command again.",
+            )
         with writing(self.part):
-            self.close()
+            self._file.close()
             with open(self.part, "rb+") as file:
                 os.fsync(file.fileno())
+            kept = identity(self.part)
+            if kept is None or not kept.complete:
+                raise OSError(errno.EIO, "The disk kept less than was written")
             os.replace(self.part, self.path)
+        self.close()
         return self.path
 
     def close(self) -> None:
-        self._file.close()
+        """Leave what is done for a later run, and let others write."""
+        try:
+            with writing(self.part):
+                self._file.close()
+        finally:
+            self._lock.release()
+
+    def discard(self) -> None:
+        """Close, and remove what was begun."""
+        try:
+            if self._is_own():
+                self.part.unlink()
+            with suppress(*HDF5_ERRORS):  # closing writes, which may be what failed
+                self._file.close()
+        finally:
+            self._lock.release()
+
+    def _is_own(self) -> bool:
+        """Whether the ``.part`` still is the file that this writer has open."""
+        try:
+            return bool(self._file) and os.path.samestat(
+                os.fstat(self._file.id.get_vfd_handle()), self.part.stat()
+            )
+        except OSError:
+            return False
 
 
 def read_result(path: str | Path, samples: bool = False) -> SavedResult:
@@ -367,41 +378,38 @@ def read_result(path: str | Path, samples: bool = False) -> SavedResult:
         )
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what a full disk or a lost folder makes the system or HDF5 raise into an `OutputError`."""
-    try:
-        yield
-    except ReconError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        system = re.search(r"error message = '([^']+)'", str(error))
-        reason = getattr(error, "strerror", None) or (system[1] if system else str(error).splitlines()[0])
-        raise OutputError(
-            f"{path} cannot be written.",
-            f"{reason}.",
-            "Free space or choose another folder with --out, then run the same command again.",
-        ) from error
-
-
 def allocate(group: h5py.Group, name: str, shape: tuple[int, ...], kind: Any, fill: Any) -> None:
     """A dataset whose space is taken now, so that writing to it later moves nothing in the file."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
     settings.set_fill_value(np.array(fill, dtype=kind))
+    settings.set_obj_track_times(False)  # the same run writes the same bytes
     space, dtype = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(kind), logical=True)
     h5py.h5d.create(group.id, name.encode(), dtype, space, dcpl=settings)
 
 
-def identity(path: Path) -> tuple[str, dict[str, Any]] | None:
-    """Fingerprint and configuration of a result, or None where the file is no readable one."""
+@dataclass(frozen=True)
+class Identity:
+    """What a result was made from, and whether all its slices are finished."""
+
+    fingerprint: str
+    config: dict[str, Any]
+    complete: bool
+
+
+def identity(path: Path) -> Identity | None:
+    """Of a result; None where ``path`` is not a result, or not readable."""
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("kind") != KIND:
                 return None
-            return str(file.attrs["fingerprint"]), json.loads(file["config"][()])
-    except (OSError, KeyError, ValueError, RuntimeError):
+            return Identity(
+                str(file.attrs["fingerprint"]),
+                json.loads(file["config"][()]),
+                bool(file["finished"][()].all()),
+            )
+    except (*HDF5_ERRORS, KeyError):
         return None
 
 

@@ -97,7 +97,10 @@ class Store:
     def contents(self) -> str:
         """The names of all arrays, for a message."""
         entries = self.entries().items()
-        return listed([f"{name} ({info.outside})" if info.outside else name for name, info in entries]) or "nothing"
+        return (
+            listed([f"{name} ({info.outside})" if info.outside else name for name, info in entries])
+            or "nothing"
+        )
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -128,7 +131,9 @@ def native_dtype(dtype: np.dtype) -> np.dtype:
     names = dtype.names or ()
     if names in PARTS and dtype[0] == dtype[1] and dtype[0].kind == "f" and dtype[0].itemsize in (4, 8):
         return np.dtype(f"c{2 * dtype[0].itemsize}")
-    if dtype.kind in "fc" and dtype.itemsize > (16 if dtype.kind == "c" else 8):  # longer than double precision
+    if dtype.kind in "fc" and dtype.itemsize > (
+        16 if dtype.kind == "c" else 8
+    ):  # longer than double precision
         return np.dtype(complex if dtype.kind == "c" else float)
     return dtype.newbyteorder("=")
 

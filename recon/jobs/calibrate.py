@@ -16,8 +16,8 @@ from ..errors import ConfigError, InputError, OutputError
 from ..intervals import refuse_level
 from ..io import center_crop, check_folder, open_kspace, scan
 from ..io.acquisition import MaskChoice, has_gaps, measured_samples
-from ..io.images import write_whole
 from ..io.simulated import count_images, holds_images, simulated_file
+from ..io.whole import write_whole
 from .shared.inputs import PlannedFile, expand, plan_file
 from .shared.reliability import figure, others, report, table, verdict
 from .shared.settings import Settings, prepared_prior

@@ -17,9 +17,10 @@ from operators import Linear, Operator, cg
 
 from ..errors import ConfigError, InputError, OutputError
 from ..io import check_folder
-from ..io.images import read_image, save_picture, write_whole
+from ..io.images import read_image, save_picture
 from ..io.measure import measured_by, simulated
 from ..io.outcome import Failure, Outcome, explained
+from ..io.whole import write_whole
 from ..latent import LatentPrior
 from ..priors import prior_is_complex
 from ..problem import Problem

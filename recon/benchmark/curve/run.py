@@ -17,7 +17,7 @@ from operators.masks import make_mask
 from ...errors import ConfigError, ReconError, SamplingError, unknown
 from ...io import open_kspace
 from ...io.figures import unique
-from ...io.images import write_whole
+from ...io.whole import write_whole
 from ...metrics import object_psnr, scaled_psnr
 from ...mri import Normalised, normalise, reconstruct_slices
 from ...pairing import refuse_order

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from ...io.images import write_whole
+from ...io.whole import write_whole
 from .lines import Line, Row, Stat, aggregate, failures
 from .page import page
 from .plots import coverage, psnr_calls

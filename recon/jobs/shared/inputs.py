@@ -17,6 +17,7 @@ from ...io import (
     read_maps,
 )
 from ...io.acquisition import Acquisition, acquire, refuse_few_lines
+from ...io.lock import refuse_busy
 from ...latent import LatentPrior
 from .settings import Settings
 
@@ -90,9 +91,8 @@ def plan_file(
         "maps": None if settings.maps is None else digest(Path(settings.maps).read_bytes()),
         "dtype": settings.runtime.dtype,
     }
+    refuse_busy(target)
     done = is_done(target, config, found.fingerprint, overwrite)
-    if not done:
-        is_done(target.with_name(target.name + ".part"), config, found.fingerprint, overwrite)
     plan = PlannedFile(file, acquisition, found.fingerprint, target, config, settings.maps, done)
     if isinstance(prior, LatentPrior):
         prior.refuse_size(plan.size)
