@@ -9,13 +9,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from dense_forms import AFFINE, CG, PATHS, DenseGuided, DensePath, DenseSTSL
+from measurements import GRID, measured, world_of
 from tables import SOLVERS
-from test_consistency_samplers import CG, PATHS
-from test_consistency_samplers import Dense as DensePath
-from test_guided_samplers import AFFINE
-from test_guided_samplers import Dense as DenseGuided
-from test_posterior_laws import GRID, measured, world_of
-from test_stsl import Dense as DenseSTSL
 from worlds import GaussianWorld, Injected, affine_walk, dense, flat, last, random, unflat
 
 from recon import Problem

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from test_no_sync import LEVELS, Given, StayThere, empty, half
-from test_posterior_laws import GRID, MASK, MEASURED, SCALAR, measured, world_of
+from dense_forms import CG, PATHS
+from dense_forms import DensePath as Dense
+from fake_cuda import LEVELS, Given, StayThere, empty, half
+from measurements import GRID, MASK, MEASURED, SCALAR, measured, world_of
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from worlds import (
     CORRELATED,
-    GaussianWorld,
     Injected,
     Matrix,
     affine_walk,
@@ -38,7 +38,6 @@ from recon.posteriors.shared.loops import inner_levels
 from recon.posteriors.shared.norms import norms
 from recon.posteriors.shared.proximal import Proximal
 from recon.solvers import DDIM, DPMpp, Euler, Heun, Renoise
-from recon.state import Estimate
 
 SOLVERS = {
     "euler": Euler(),
@@ -46,16 +45,6 @@ SOLVERS = {
     "renoise": Renoise(),
     "heun": Heun(),
     "dpm++2m": DPMpp(rule="midpoint"),
-}
-CG: dict[str, Any] = dict(steps=12, tol=0.0)
-# which run through a solver's path, and their name in `Dense`
-PATHS = {
-    "ddnm, projection": lambda *a: DDNM(*a, plus=False),
-    "ddnm, projection, cg": lambda *a: DDNM(*a, plus=False, svd=False, **CG),
-    "ddnm": lambda *a: DDNM(*a),
-    "ddnm, cg": lambda *a: DDNM(*a, svd=False, **CG),
-    "ddnm, noise": lambda *a: DDNM(*a, keep="noise"),
-    "diffpir": lambda *a: DiffPIR(*a, lam=2.5, **CG),
 }
 LOOPS = {
     "ddrm": lambda *a: DDRM(*a),
@@ -72,35 +61,6 @@ def eye(n: int) -> Tensor:
 
 def close(a, b, tol=1e-9):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
-
-
-class Dense(Posterior):
-    """The path samplers by inverted dense matrices over the real view: ``x0 = D + W(s) (y - A D)``."""
-
-    def __init__(self, world: GaussianWorld, problem: Problem, kind: str):
-        super().__init__(world, problem)
-        self.world, self.kind, self.matrix = world, kind, dense(problem.A)
-
-    def weight(self, s: float) -> Tensor:
-        M, sy = self.matrix, self.problem.sigma
-        n = M.shape[1]
-        if self.kind == "diffpir":
-            return torch.linalg.inv(M.T @ M + 2.5 * sy * sy / s**2 * eye(n)) @ M.T
-        if self.kind.startswith("ddnm, projection"):
-            return torch.linalg.pinv(M)
-        U, values, Vh = torch.linalg.svd(M, full_matrices=False)
-        kept = values > 1e-9
-        gain = norms(self.problem).flatten()[0].expand_as(values) if "cg" in self.kind else values
-        share = torch.clamp(s * gain / sy, max=1)
-        return Vh.T[:, kept] @ ((share / values)[kept, None] * U.T[kept])
-
-    def denoise(self, x, sigma, memo=None):
-        D = self.world(x, sigma)
-        r = flat(self.problem.y) - flat(D) @ self.matrix.T
-        x0 = D + unflat(r @ self.weight(sigma).T, self.world.domain, self.world.is_complex)
-        if self.kind == "ddnm, noise":
-            return Estimate(x0, (x - D) / sigma, D, consistent=False)
-        return Estimate(x0, (x - x0) / sigma, D)
 
 
 # --- the path samplers: affine laws ------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_ensemble import particles
-from test_posterior_laws import GRID, MEASURED, measured, world_of
+from measurements import GRID, MEASURED, measured, world_of
+from particles import particles
 from torch import Tensor
 from worlds import affine_walk, flat, isotropic, random, random_complex, unflat
 

@@ -8,13 +8,14 @@ import weakref
 from collections import deque
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
+from dense_forms import AFFINE, CONVERGED
+from dense_forms import DenseGuided as Dense
+from fake_cuda import LEVELS, Given, StayThere, empty, half
+from measurements import GRID, MASK, MEASURED, measured, world_of
 from scipy.special import dawsn
-from test_no_sync import LEVELS, Given, StayThere, empty, half
-from test_posterior_laws import GRID, MASK, MEASURED, measured, world_of
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from worlds import (
@@ -40,7 +41,6 @@ from recon.noise import Noise
 from recon.posteriors import DPS, MCG, MMPS, PiGDM, Posterior, variance_preserving
 from recon.priors import Mixture, chunked
 from recon.solvers import DDIM, DPMpp, Euler, Heun, UniPC
-from recon.state import Estimate
 from recon.walk import walk
 
 SOLVERS = {
@@ -50,13 +50,6 @@ SOLVERS = {
     "dpm++2m": DPMpp(rule="midpoint"),
     "sde-dpm++2m": DPMpp(rule="midpoint", eta=1.0),
     "unipc2": UniPC(nodes=2),
-}
-CONVERGED: dict[str, Any] = dict(steps=8)
-AFFINE = {
-    "dps, score": lambda *a: DPS(*a, form="score", zeta=0.3),
-    "pigdm": lambda *a: PiGDM(*a, **CONVERGED),
-    "pigdm, adaptive": lambda *a: PiGDM(*a, form="adaptive", **CONVERGED),
-    "mmps": lambda *a: MMPS(*a, **CONVERGED),
 }
 GUIDED = {**AFFINE, "dps": lambda *a: DPS(*a), "mcg": lambda *a: MCG(*a, **CONVERGED)}
 
@@ -81,49 +74,6 @@ class Magnitude(op.Operator):
 
 def eye(n: int) -> Tensor:
     return torch.eye(n, dtype=torch.float64)
-
-
-class Dense(Posterior):
-    """The samplers by inverted dense matrices over the real view: ``x0 = D + W(s) (y - A D)``."""
-
-    def __init__(self, world: GaussianWorld, problem: Problem, kind: str):
-        super().__init__(world, problem)
-        self.world, self.kind, self.matrix = world, kind, dense(problem.A)
-
-    def weight(self, s: float) -> Tensor:
-        A, K, sy, v = self.matrix, self.world.gain(s), self.problem.sigma, self.world.data_var
-        r2, noise = s * s * v / (s * s + v), sy * sy * eye(len(A))
-        if self.kind in ("dps, score", "mcg, score"):
-            return 0.3 * s * s * K @ A.T / sy**2
-        if self.kind == "mmps":
-            return s * s * K @ A.T @ torch.linalg.inv(noise + s * s * A @ K @ A.T)
-        G = K @ A.T @ torch.linalg.inv(r2 * A @ A.T + noise)
-        return (s * s if self.kind == "pigdm" else r2) * G
-
-    @property
-    def keeps_noise(self) -> bool:
-        return self.kind in ("pigdm, adaptive", "dps", "mcg")
-
-    def denoise(self, x, sigma, memo=None):
-        D = self.world(x, sigma)
-        r = flat(self.problem.y) - flat(D) @ self.matrix.T
-        if self.kind in ("dps", "mcg"):
-            moved = r @ self.matrix @ self.world.gain(sigma) / r.norm(dim=1, keepdim=True)
-        else:
-            moved = r @ self.weight(sigma).T
-        x0 = D + unflat(moved, self.world.domain, self.world.is_complex)
-        if self.keeps_noise:
-            return Estimate(x0, (x - D) / sigma, D, consistent=False)
-        return Estimate(x0, (x - x0) / sigma, D)
-
-    def correct(self, state, move, draw):
-        if not self.kind.startswith("mcg"):
-            return state
-        noise = flat(draw(state.x, "measured")) if state.sigma > 0 else torch.zeros_like(flat(state.x))
-        level = flat(self.problem.y) + state.sigma * noise @ self.matrix.T
-        moved = (level - flat(state.x) @ self.matrix.T) @ torch.linalg.pinv(self.matrix).T
-        x = state.x + unflat(moved, self.world.domain, self.world.is_complex)
-        return replace(state, x=x, past=())
 
 
 def problem_of(name: str) -> Problem:

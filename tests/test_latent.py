@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from test_posterior_laws import world_of
+from measurements import world_of
 from torch import Tensor
 from worlds import Matrix, isotropic, random, random_complex
 

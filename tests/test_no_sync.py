@@ -6,57 +6,20 @@ asks for a number (``.item()``, ``bool``, boolean indexing) raises. No GPU is ne
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
+from fake_cuda import LEVELS, Crossing, Given, StayThere, empty, half, moved
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 import operators as op
 import recon
-from recon.noise import Noise
 from recon.posteriors import DDS
 from recon.posteriors.base import Posterior
 from recon.state import Estimate
-
-COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-LEVELS = [3.0, 1.6, 1.0, 0.55, 0.3, 0.1, 0.0]
-
-
-class Crossing(Exception):
-    """A tensor went from one device to another: the host waits for that too."""
-
-
-class StayThere(TorchDispatchMode):
-    """Raises `Crossing` for copies between devices, which tensors without values would allow."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        devices = {t.device.type for t in tree_leaves((args, out)) if isinstance(t, Tensor)}
-        if func in COPIES and len(devices) > 1:
-            raise Crossing(f"{func} between {' and '.join(sorted(devices))}")
-        return out
-
-
-class Given(Noise):
-    """Noise that is there already."""
-
-    def __call__(self, like: Tensor, step: int, stream: str = "step") -> Tensor:
-        return torch.ones_like(like)
-
-
-def half(x: Tensor, sigma: float) -> Tensor:
-    return 0.5 * x
-
-
-def empty(dtype: torch.dtype) -> Tensor:
-    return torch.empty(2, 1, 8, 8, dtype=dtype, device="cuda")
 
 
 @pytest.mark.parametrize(
@@ -119,15 +82,6 @@ def test_steps_compile_into_one_graph(name, options):
     solver, x = recon.SOLVERS[name](**options), torch.ones(2, 1, 8, 8, dtype=torch.complex64)
     compiled = torch.compile(lambda x: walked_bare(solver, x), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), walked_bare(solver, x))
-
-
-def moved(thing: Any) -> Any:
-    """A sampler, its problem and its operator with every tensor, those computed once too, on the device."""
-    if isinstance(thing, Posterior | recon.Problem | op.Operator):
-        other = copy.copy(thing)
-        vars(other).update({key: moved(value) for key, value in vars(thing).items()})
-        return other
-    return tree_map_only(Tensor, lambda t: t.to("cuda"), thing)
 
 
 @pytest.mark.parametrize("solver", ["renoise", "heun", "unipc3"])

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from measurements import GRID, MASK, MEASURED, SCALAR, measured, world_of
 from tables import POSTERIORS, SOLVERS, PosteriorRow, SolverRow
 from worlds import (
     BIMODAL,
@@ -41,40 +42,6 @@ from recon.solvers.base import least_steps
 from recon.state import Estimate
 from recon.walk import walk
 
-MASK = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-
-# name -> operator on images of four real numbers (or three complex ones)
-MEASURED = {
-    "inpainting": lambda: op.Inpainting(MASK),
-    "dense": lambda: Matrix(random(3, 4, seed=21)),
-    "dense, complex": lambda: Matrix(random_complex(2, 3, seed=22)),
-    "MRI": lambda: MRI(torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64), random_complex(2, 1, 3, seed=23)),
-}
-
-
-def measured(name: str, sigma_y: float = 0.3, seed: int = 31) -> Problem:
-    """Measurements of a random image under the operator of that name."""
-    A = MEASURED[name]()
-    rows = random(1, math.prod(A.domain) * (2 if A.complex_domain else 1), seed=seed)
-    y = A.forward(unflat(rows, tuple(A.domain), A.complex_domain))
-    seen = dense(A).abs().sum(1) > 0  # measurements are zero-filled
-    noise = unflat(seen * random(1, len(seen), seed=seed + 1), y.shape[1:], y.is_complex())
-    return Problem(A, y + sigma_y * noise, sigma_y)
-
-
-def world_of(A: op.Linear, variance: float | None = None) -> GaussianWorld:
-    """A Gaussian prior on the operator's images: isotropic of that variance, or a random covariance."""
-    base = isotropic(tuple(A.domain), variance or 1.0, A.complex_domain)
-    if variance is not None:
-        return base
-    root = random(len(base.mean), len(base.mean), seed=41) / 2
-    return GaussianWorld(
-        base.mean,
-        root @ root.T + 0.1 * torch.eye(len(root), dtype=torch.float64),
-        base.domain,
-        base.is_complex,
-    )
-
 
 def setting(row: PosteriorRow, name: str) -> tuple[GaussianWorld, Problem, GaussianWorld]:
     """Prior, problem, and the law the row claims to be exact for."""
@@ -104,9 +71,6 @@ class DenseDDS(Posterior):
 
 def rows(table, keep=lambda row: True):
     return [pytest.param(row, id=label) for label, row in table.items() if keep(row)]
-
-
-GRID = [9.0, 4.0, 2.2, 0.9, 0.35, 0.1, 0.0]
 
 
 # --- the table itself --------------------------------------------------------------------------------------
@@ -284,8 +248,6 @@ def test_dds_is_its_dense_form_under_every_solver(name, solver: SolverRow):
 
 
 # --- DDS: golden numbers, bias, structure ------------------------------------------------------------------
-
-SCALAR = GaussianWorld(torch.zeros(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64), (1,))
 
 
 def scalar_law(solver, n: int, **options) -> tuple[float, float]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_no_sync import LEVELS, Given, StayThere, empty, half
-from test_posterior_laws import GRID, MASK, MEASURED, SCALAR, measured, world_of
+from fake_cuda import LEVELS, Given, StayThere, empty, half
+from measurements import GRID, MASK, MEASURED, SCALAR, measured, world_of
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from worlds import (

@@ -7,8 +7,8 @@ import re
 
 import pytest
 import torch
+from measurements import MASK, measured
 from tables import POSTERIORS, PosteriorRow
-from test_posterior_laws import MASK, measured
 from torch import Tensor
 from worlds import isotropic, random, random_complex
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from dataclasses import replace
 
 import pytest
 import torch
-from test_no_sync import LEVELS, Given, StayThere, empty, half
-from test_posterior_laws import GRID, MEASURED, measured, world_of
+from dense_forms import DenseSTSL as Dense
+from fake_cuda import LEVELS, Given, StayThere, empty, half
+from measurements import GRID, MEASURED, measured, world_of
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
-from worlds import GaussianWorld, Injected, affine_walk, dense, flat, last, random, unflat
+from worlds import Injected, affine_walk, flat, last, random, unflat
 
 import operators as op
 import recon
@@ -21,7 +21,7 @@ from recon import Problem
 from recon.errors import ConfigError
 from recon.jobs.list import samplers
 from recon.noise import Noise
-from recon.posteriors import DPS, STSL, Posterior
+from recon.posteriors import DPS, STSL
 from recon.posteriors.stsl import signs
 from recon.priors import Mixture
 from recon.solvers import DDIM, DPMpp, Euler, Heun, Solver, UniPC
@@ -286,37 +286,6 @@ def test_the_bound_is_that_of_jensen():
 
 
 # --- the affine master law ---------------------------------------------------------------------------------
-
-
-class Dense(Posterior):
-    """By dense matrices: ``x <- x - 2 lam K A^T (A D - y)`` K times a level, from the inverted ``A^T y``."""
-
-    def __init__(
-        self, world: GaussianWorld, problem: Problem, lam: float, inner: int, levels: list[float] | None
-    ):
-        super().__init__(world, problem)
-        self.world, self.lam, self.inner, self.levels = world, lam, inner, levels
-
-    def moved(self, x: Tensor, sigma: float) -> Tensor:
-        matrix, K, v = dense(self.problem.A), self.world.gain(sigma), flat(x)
-        for _ in range(self.inner):
-            D = self.world.mean + (v - self.world.mean) @ K
-            v = v - 2 * self.lam * (D @ matrix.T - flat(self.problem.y)) @ matrix @ K
-        return unflat(v, self.world.domain, self.world.is_complex)
-
-    def start(self, state, draw):
-        x = state.x
-        if self.levels is not None:
-            v, rising = flat(self.problem.y) @ dense(self.problem.A), sorted(s for s in self.levels if s > 0)
-            s, m = rising[0], self.world.mean
-            v = v + (v - m) - (v - m) @ self.world.gain(s)
-            for t in rising[1:]:
-                v, s = v + (t - s) / s * (v - m - (v - m) @ self.world.gain(s)), t
-            x = unflat(v, self.world.domain, self.world.is_complex)
-        return replace(state, x=self.moved(x, state.sigma))
-
-    def correct(self, state, move, draw):
-        return replace(state, x=self.moved(state.x, state.sigma), past=()) if state.sigma > 0 else state
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
