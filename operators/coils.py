@@ -6,9 +6,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.fft import ifft, ifftshift
+from torch.fft import ifftshift
 
 from .errors import OperatorError
+from .fft import ifft
 
 
 def rss(x: Tensor, dim: int = -3) -> Tensor:

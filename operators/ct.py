@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
+from .fft import irfft, rfft
 
 # Rows of the image are stored this much longer: rows of a power of two fight over the same cache lines.
 PADDING = 8
@@ -83,8 +84,8 @@ class CT(Linear):
         tap = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
         ramp = torch.where(tap % 2 == 1, -1 / (math.pi * tap).square(), 0.0)
         ramp[0] = 0.25
-        response = torch.fft.rfft(ramp).real.to(y)
-        filtered = torch.fft.irfft(torch.fft.rfft(y, n) * response, n)[..., : self.detectors]
+        response = rfft(ramp).real.to(y)
+        filtered = irfft(rfft(y, n) * response, n)[..., : self.detectors]
         return self.adjoint(view_weights(self.angles).to(y)[:, None] * filtered)
 
 

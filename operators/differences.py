@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
+from .fft import fftn, ifftn
 
 
 class Difference(Linear):
@@ -65,5 +66,5 @@ class Difference(Linear):
             n = b.shape[axis]
             k = torch.arange(n, dtype=power.dtype, device=b.device)
             power = power + (2 * torch.sin(k * math.pi / n)).square().view(n, *[1] * (-1 - axis))
-        x = torch.fft.ifftn(torch.fft.fftn(b, dim=self.axes) / (power + weight), dim=self.axes)
+        x = ifftn(fftn(b, dim=self.axes) / (power + weight), dim=self.axes)
         return x if self.complex_domain else x.real

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
+from .fft import fft2, ifft2, irfft2, rfft2
 
 AXES = (-2, -1)
 
@@ -17,13 +18,13 @@ AXES = (-2, -1)
 def fft2c(x: Tensor) -> Tensor:
     """Centred orthonormal 2-D FFT over the last two axes: image -> k-space, zero frequency at H//2, W//2."""
     x = torch.fft.ifftshift(x, dim=AXES)
-    return torch.fft.fftshift(torch.fft.fft2(x, norm="ortho"), dim=AXES)
+    return torch.fft.fftshift(fft2(x, norm="ortho"), dim=AXES)
 
 
 def ifft2c(k: Tensor) -> Tensor:
     """Inverse and adjoint of `fft2c`: k-space -> image."""
     k = torch.fft.ifftshift(k, dim=AXES)
-    return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), dim=AXES)
+    return torch.fft.fftshift(ifft2(k, norm="ortho"), dim=AXES)
 
 
 class Blur(Linear):
@@ -48,10 +49,10 @@ class Blur(Linear):
         h, w = kernel.shape[-2:]
         centred = F.pad(kernel, (0, size[1] - w, 0, size[0] - h)).roll((-(h // 2), -(w // 2)), AXES)
         self.domain = tuple(domain)
-        self.transfer = torch.fft.rfft2(centred)
+        self.transfer = rfft2(centred)
 
     def _filtered(self, x: Tensor, transfer: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
+        return irfft2(rfft2(x) * transfer, s=x.shape[-2:])
 
     def _transfer(self, x: Tensor) -> Tensor:
         return self.transfer.to(x.dtype.to_complex())

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.fft import fft, fft2, fftshift, ifft, ifft2, ifftshift
+from torch.fft import fftshift, ifftshift
 
 from .base import Linear
 from .errors import OperatorError
+from .fft import fft, fft2, ifft, ifft2
 
 COLUMNS: tuple[int, ...] = (-1,)
 PLANE: tuple[int, ...] = (-2, -1)
@@ -163,7 +164,7 @@ class MRI(Linear):
 
     def _groups(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The maps and their conjugates, a few coils at a time on a processor, all at once on a GPU."""
-        coil = x[:, 0].numel() * x.element_size()
+        coil = max(1, x[:, 0].numel() * x.element_size())
         coils = max(1, GROUP_BYTES // coil) if x.device.type == "cpu" else self._maps.shape[1]
         return list(zip(self._maps.split(coils, 1), self._conjugate.split(coils, 1), strict=True))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
+from .fft import fft, irfft2, rfft2
 
 
 class Inpainting(Linear):
@@ -138,7 +139,7 @@ class SuperResolution(Linear):
         for n in self.domain[1:]:
             wrapped = torch.zeros(n, dtype=self.taps.dtype, device=self.taps.device)
             place = torch.arange(len(self.taps), device=self.taps.device) % n
-            power = torch.fft.fft(wrapped.index_add(0, place, self.taps)).abs().square()
+            power = fft(wrapped.index_add(0, place, self.taps)).abs().square()
             axes.append(power.view(self.factor, -1).mean(0))
         return axes[0][:, None] * axes[1][: len(axes[1]) // 2 + 1]
 
@@ -151,8 +152,8 @@ class SuperResolution(Linear):
         if self.padding != "circular":
             return None
         small = self.forward(b)
-        spectrum = torch.fft.rfft2(small) / (self._gram.to(b.dtype) + weight)
-        return (b - self.adjoint(torch.fft.irfft2(spectrum, s=small.shape[-2:]))) / weight
+        spectrum = rfft2(small) / (self._gram.to(b.dtype) + weight)
+        return (b - self.adjoint(irfft2(spectrum, s=small.shape[-2:]))) / weight
 
 
 def filter_taps(filter: str, factor: int) -> Tensor:

@@ -9,12 +9,13 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.fft import fftn, fftshift, ifftn, ifftshift
+from torch.fft import fftshift, ifftshift
 from torch.nn.functional import pad
 
 from .base import Linear, Operator
 from .complexify import Complexified, rows, together
 from .compose import Identity, LinearChain, PerImage, Scale
+from .fft import fftn, ifftn, irfft2, rfft2
 from .fourier import Blur
 from .mri import MRI
 from .pixels import Inpainting, SuperResolution
@@ -83,10 +84,10 @@ def of_blur(A: Blur) -> Spectral:
     turn = torch.where(s > 0, A.transfer.conj() / torch.where(s > 0, s, 1), 0)
 
     def coordinates(x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, norm="ortho")
+        return rfft2(x, norm="ortho")
 
     def image(c: Tensor) -> Tensor:
-        return torch.fft.irfft2(c, s=size, norm="ortho")
+        return irfft2(c, s=size, norm="ortho")
 
     def measured(y: Tensor) -> Tensor:
         return turn.to(y.dtype.to_complex()) * coordinates(y)

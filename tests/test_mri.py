@@ -51,6 +51,20 @@ def test_any_size_mask_and_maps(height, width, sets, coils, columns, seed):
     assert (y[..., ~A.mask.bool()] == 0).all()
 
 
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize("maps", [None, noise(3, 4, 6), noise(2, 3, 4, 6)], ids=["one coil", "coils", "sets"])
+def test_nothing_measured_is_zero_and_differentiable(columns, maps):
+    A = op.MRI(torch.zeros(6) if columns else torch.zeros(4, 6), maps, shape=(4, 6)).to(torch.float64)
+    x, y = (noise(2, *shape).requires_grad_() for shape in (A.domain, A.codomain))
+    for call, at, shape in ((A, x, A.codomain), (A.adjoint, y, A.domain), (A.normal, x, A.domain)):
+        out = call(at)
+        assert tuple(out.shape) == (2, *shape) and out.dtype == at.dtype and not out.any()
+        (gradient,) = torch.autograd.grad(out.abs().square().sum() + out.real.sum(), at)
+        assert gradient.shape == at.shape and not gradient.any()
+    assert A.measured == 0
+    op.check(A)
+
+
 def test_a_constant_image_is_the_centre_of_k_space():
     for shape in ((6, 8), (5, 7), (5, 8)):
         y = op.MRI(torch.ones(shape))(torch.ones(1, 1, *shape, dtype=torch.complex64))

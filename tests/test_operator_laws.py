@@ -88,6 +88,24 @@ def test_what_is_not_measured_is_zero(make):
 
 
 @ALL
+def test_no_images_give_no_measurements(make):
+    """A batch without rows: empty results of the right kind, with a gradient. Several images refuse it."""
+    a = make()
+    x, y = image(a)[:0].requires_grad_(), a(image(a))[:0].detach().requires_grad_()
+    if a.images > 1:
+        with pytest.raises(op.OperatorError, match="0 rows"):
+            a(x)
+        return
+    for call, at, like in ((a, x, y), (a.adjoint, y, x), (a.normal, x, x)):
+        out = call(at)
+        assert out.shape == like.shape and out.dtype == like.dtype
+        (gradient,) = torch.autograd.grad(as_real(out).sum(), at)
+        assert gradient.shape == at.shape
+    solved = a.solve_normal(x, 0.5)
+    assert solved is None or solved.shape == x.shape
+
+
+@ALL
 def test_converts_to_another_precision_and_stays_itself(make):
     a = make()
     x = image(a)
