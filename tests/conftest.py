@@ -1,4 +1,8 @@
-"""Where the tests find the packages and the data that the project does not ship."""
+"""Where the tests find the packages and the data that the project does not ship, and which of them run.
+
+The default suite leaves out what is marked ``full``: the rest of the products of samplers and solvers (tables.crossed).
+``pytest -m full`` runs that alone, ``pytest --full`` everything.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,27 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: tensors this small only wait for threads
+
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also run the tests marked full")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full") or "full" in config.getoption("-m"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    if left_out and len(left_out) < len(items):  # whoever names only such tests wants them
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 @pytest.fixture(scope="session")

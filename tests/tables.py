@@ -1,11 +1,17 @@
-"""The tables that the law suites run over: a new operator, solver or sampler adds one row here."""
+"""The tables that the law suites run over: a new operator, solver or sampler adds one row here.
+
+Where samplers and solvers are crossed, the default suite runs the samplers named in the test under every
+solver, and every sampler under the rows of `REPRESENTATIVES`. What is left of the product is marked
+``full``: ``pytest -m full`` runs it alone, ``pytest --full`` the whole suite with it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 
 import operators as op
@@ -404,6 +410,44 @@ SOLVERS: dict[str, SolverRow] = {
         _laws("no limit", "stochastic", "nonlinear"), evals=2, last_evals=2, base_call=1,
     ),
 }  # fmt: skip
+
+# one row of each family, deterministic and stochastic ones apart, and one of each file of recon/solvers
+REPRESENTATIVES = (
+    "euler", "ddim, eta .5", "ddpm, large", "heun", "edm, churn", "dpm++2m", "sde-dpm++2m", "mrs", "unipc2", "deis-t3",
+    "mrs, sde, noise, 2 nodes", "dpm2", "pndm", "ghvb", "bdia, gamma 0.9", "flow-midpoint",
+    "pc, reverse-diffusion, VP", "pc, flow, VE", "pc",
+)  # fmt: skip
+
+
+def under(keep: Callable[[SolverRow], object] = lambda row: True, whole: bool = False) -> list:
+    """Labels of the solvers' rows that ``keep`` accepts, as a test's parameters; all but `REPRESENTATIVES` are marked
+    ``full``, or none where the ``whole`` table belongs to the default suite.
+    """
+    return [
+        pytest.param(label, id=label, marks=() if whole or label in REPRESENTATIVES else pytest.mark.full)
+        for label, row in SOLVERS.items()
+        if keep(row)
+    ]
+
+
+def crossed(
+    first: Iterable[str | tuple[str, ...]],
+    whole: Collection[object],
+    keep: Callable[[SolverRow], object] = lambda row: True,
+) -> list:
+    """Pairs (one of ``first``, label of a solver's row) as a test's parameters; see `under`: those in ``whole`` meet
+    the whole table.
+    """
+    return [
+        pytest.param(
+            one,
+            *solver.values,
+            id=f"{one if isinstance(one, str) else '-'.join(one)}-{solver.id}",
+            marks=solver.marks,
+        )
+        for one in first
+        for solver in under(keep, one in whole)
+    ]
 
 
 @dataclass(frozen=True)

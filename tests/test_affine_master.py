@@ -11,7 +11,7 @@ import pytest
 import torch
 from dense_forms import AFFINE, CG, PATHS, DenseGuided, DensePath, DenseSTSL
 from measurements import GRID, measured, world_of
-from tables import SOLVERS
+from tables import SOLVERS, crossed, under
 from worlds import GaussianWorld, Injected, affine_walk, dense, flat, last, random, unflat
 
 from recon import Problem
@@ -70,8 +70,7 @@ def agree(sampler, form, solver: str, world: GaussianWorld, problem: Problem) ->
 
 
 @pytest.mark.filterwarnings("ignore:STSL moves")
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name, solver", crossed(PAIRS, ()))
 def test_the_law_is_that_of_the_dense_form(name, solver):
     """Mean map and covariance to 1e-9; a pair that is refused says so."""
     problem = measured("dense")
@@ -86,8 +85,7 @@ def test_the_law_is_that_of_the_dense_form(name, solver):
     agree(sampler, form, solver, world, problem)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", ["mmps", "ddnm"])
+@pytest.mark.parametrize("name, solver", crossed(["mmps", "ddnm"], ()))
 def test_complex_coils_too(name, solver):
     problem = measured("MRI")
     world = world_of(problem.A)
@@ -96,8 +94,6 @@ def test_complex_coils_too(name, solver):
 
 
 # --- samplers with a flow inside ---------------------------------------------------------------------------
-
-INSIDE = [label for label, row in SOLVERS.items() if not row.stochastic]
 
 
 def flow_law(world: GaussianWorld, solver: Solver, sigma: float):
@@ -114,7 +110,7 @@ def fits(sampler, solver: Solver) -> bool:
     return True
 
 
-@pytest.mark.parametrize("solver", INSIDE)
+@pytest.mark.parametrize("solver", under(lambda row: not row.stochastic))
 def test_daps_under_every_flow(solver):
     """``x0 = S (xhat / r^2 + A^H y / tau^2) + S^(1/2) z``, xhat the end of the solver's own flow."""
     problem, make = measured("dense"), SOLVERS[solver].make
@@ -135,7 +131,7 @@ def test_daps_under_every_flow(solver):
     torch.testing.assert_close(found[1], covariance, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", INSIDE)
+@pytest.mark.parametrize("solver", under(lambda row: not row.stochastic))
 def test_reddiff_under_every_flow(solver):
     """``mu' = mu - lr (v A^H (A mu - y) + w s (mu - F (mu + s eps)) / s)`` by gradient descent."""
     problem, make = measured("dense"), SOLVERS[solver].make
