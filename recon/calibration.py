@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .intervals import average, effective_number, spread
-from .metrics import Images, bounds, coverage, magnitude, numpy, object_mask
+from .metrics import Images, bounds, comparable, coverage, numpy, object_mask
 
 EVEN = 0.1  # how far the variance of the ranks may be from that of uniform ones, relative to it
 LEANING = 0.05  # how far their mean may be from the middle, as a share of all ranks
@@ -107,8 +107,9 @@ def distances(
     weights: Images | None = None,
 ) -> np.ndarray:
     """``|reference - middle| / (width / 2)`` (pixels,) of the interval: up to 1 where it holds the reference."""
+    inside = masked(reference, mask)
+    truth, samples = comparable(reference, samples)
     low, high, _ = bounds(samples, level, weights)
-    truth, inside = magnitude(reference), masked(reference, mask)
     low, high, truth = low[inside], high[inside], truth[inside]
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.abs(2 * truth - low - high) / (high - low)
@@ -136,7 +137,8 @@ def rank_histogram(
     Weighed samples count by their weights. Source: Hamill, Mon. Weather Rev. 129:550 (2001).
     """
     inside, count = masked(reference, mask), len(samples)
-    below = magnitude(samples)[:, inside] < magnitude(reference)[inside]
+    truth, draws = comparable(reference, samples)
+    below = draws[:, inside] < truth[inside]
     w = np.full(count, 1 / count) if weights is None else numpy(weights).astype(np.float64)
     ranks = np.minimum((w @ below * (count + 1) + 1e-9).astype(int), count)
     return np.bincount(ranks, minlength=count + 1) / ranks.size
@@ -147,12 +149,13 @@ def squared_z(
 ) -> float:
     """Mean of ``(reference - mean)^2 / (std^2 (1 + 1/k))``: (k - 1) / (k - 3) for exact normal samples."""
     inside, w = masked(reference, mask), tensor(weights)
-    draws = torch.from_numpy(magnitude(samples)[:, inside])[None]
+    truth, values = comparable(reference, samples)
+    draws = torch.from_numpy(values[:, inside])[None]
     k = effective_number(len(samples), w)
     rows = None if w is None else w[None]
     mean, std = average(draws, rows)[0].numpy(), spread(draws, rows)[0].numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = (magnitude(reference)[inside] - mean) / (std * np.sqrt(1 + 1 / k))
+        z = (truth[inside] - mean) / (std * np.sqrt(1 + 1 / k))
     return float(np.mean(np.nan_to_num(z, nan=0.0, posinf=np.inf, neginf=-np.inf) ** 2))
 
 
@@ -164,9 +167,12 @@ def sharpness(
     weights: Images | None = None,
 ) -> float:
     """Mean width of the interval over the mean of the reference: of two true intervals the narrower says more."""
-    low, high, _ = bounds(samples, level, weights)
     inside = masked(reference, mask)
-    return float((high - np.maximum(low, 0))[inside].mean() / magnitude(reference)[inside].mean())
+    truth, samples = comparable(reference, samples)
+    low, high, _ = bounds(samples, level, weights)
+    if min(truth.min(), samples.min()) >= 0:
+        low = np.maximum(low, 0)
+    return float((high - low)[inside].mean() / np.abs(truth)[inside].mean())
 
 
 def measure(

@@ -1,7 +1,8 @@
 """How close a reconstruction is to its reference, and whether its uncertainty is true.
 
 A number without its convention means little: the data range alone moves PSNR by decibels. So each
-`Score` carries its convention. Images may be complex; magnitudes are compared, in float64.
+`Score` carries its convention. Real images are compared with their signs, as scikit-image does; if
+either image is complex, the magnitudes of both are compared. Everything in float64.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from .intervals import NORMAL, QUANTILES, effective_number, enough, interval, re
 
 Images = Tensor | np.ndarray
 
-FASTMRI = "fastMRI: magnitudes as they are, data range = maximum of the reference volume"
+FASTMRI = "fastMRI: values as they are, of complex images magnitudes, data range = largest magnitude of the reference volume"
 SCALED = (
-    "scaled: per slice, reconstruction scaled by least squares where the reference exceeds 5 % of its "
+    "scaled: per slice, reconstruction scaled by least squares where the reference's magnitude exceeds 5 % of its "
     "maximum, data range = that maximum, whole image"
 )
 SCALED_OBJECT = SCALED.replace("whole image", "there only")
@@ -59,7 +60,11 @@ class Coverage:
 
 
 def psnr(recon: Images, reference: Images, data_range: float | None = None) -> Score:
-    """``10 log10(range^2 / mean |recon - reference|^2)`` of volumes (S, H, W) or slices (H, W)."""
+    """``10 log10(range^2 / mean (recon - reference)^2)`` in dB, of volumes (S, H, W) or slices (H, W).
+
+    ``data_range`` is the reference's largest magnitude if none is given. Infinite for equal images.
+    Raises `InputError` for different shapes, and for a reference that is zero or not finite.
+    """
     recon, reference, top = prepared(recon, reference, data_range)
     return Score("psnr", decibels(recon, reference, top), FASTMRI)
 
@@ -67,27 +72,27 @@ def psnr(recon: Images, reference: Images, data_range: float | None = None) -> S
 def ssim(recon: Images, reference: Images, data_range: float | None = None) -> Score:
     """Mean over slices of the structural similarity, 7 x 7 uniform window, K1 = .01, K2 = .03.
 
-    Source: Wang et al., IEEE TIP 13:600 (2004), in scikit-image's defaults. NaN for images that
-    are smaller than the window.
+    ``data_range`` and errors as in `psnr`; NaN for images smaller than the window. Source: Wang et al.,
+    IEEE TIP 13:600 (2004), in scikit-image's defaults.
     """
     recon, reference, top = prepared(recon, reference, data_range)
     return Score("ssim", similarity(recon, reference, top), FASTMRI)
 
 
 def nmse(recon: Images, reference: Images) -> Score:
-    """``||recon - reference||^2 / ||reference||^2`` of volumes (S, H, W) or slices (H, W)."""
+    """``||recon - reference||^2 / ||reference||^2`` of volumes (S, H, W) or slices (H, W); errors as in `psnr`."""
     recon, reference, _ = prepared(recon, reference, None)
     return Score("nmse", normalised(recon, reference), FASTMRI)
 
 
 def scaled_psnr(recon: Images, reference: Images) -> Score:
-    """PSNR of one slice (H, W) after `least_squares_scale`; the range is the reference's maximum."""
+    """PSNR of one slice (H, W) after `least_squares_scale`; the range is the reference's largest magnitude."""
     scale, recon, reference, top = scaled(recon, reference)
     return Score("psnr", decibels(recon, reference, top), SCALED, scale)
 
 
 def object_psnr(recon: Images, reference: Images) -> Score:
-    """`scaled_psnr` over `object_mask` alone: what is left when the noise floor around the object does not count."""
+    """`scaled_psnr` over `object_mask` alone: the noise floor around the object does not count."""
     scale, recon, reference, top = scaled(recon, reference)
     inside = object_mask(reference)
     return Score("psnr", decibels(recon[inside], reference[inside], top), SCALED_OBJECT, scale)
@@ -106,10 +111,10 @@ def scaled_nmse(recon: Images, reference: Images) -> Score:
 
 
 def scores(recon: Images, reference: Images, volume_max: float | None = None) -> dict[str, Score]:
-    """All six of one slice (H, W), by their names in `CONVENTIONS`.
+    """All six metrics of one slice (H, W), by their names in `CONVENTIONS`.
 
-    ``volume_max`` is the data range of the fastMRI convention: the maximum of the reference volume,
-    of which this slice may not be the brightest; the slice's own maximum where it is not given.
+    ``volume_max`` is the data range of the fastMRI convention: the maximum of the reference volume, of which
+    this slice may not be the brightest; the slice's own maximum if it is not given. Errors as in `psnr`.
     """
     return {
         "scaled_psnr": scaled_psnr(recon, reference),
@@ -122,17 +127,20 @@ def scores(recon: Images, reference: Images, volume_max: float | None = None) ->
 
 
 def object_mask(reference: Images, threshold: float = OBJECT) -> np.ndarray:
-    """Where the reference exceeds ``threshold`` of its maximum: bool, same shape."""
+    """Where the magnitude of the reference exceeds ``threshold`` of its maximum: bool, same shape."""
     reference = magnitude(reference)
     return reference > threshold * reference.max()
 
 
 def least_squares_scale(recon: Images, reference: Images) -> float:
-    """``argmin_s || s recon - reference ||`` over `object_mask`; 0 where the reconstruction is."""
+    """``argmin_{s >= 0} || s recon - reference ||`` over `object_mask`; 0 for a reconstruction of zeros.
+
+    Never negative: units may differ, but a reconstruction of the opposite sign is a wrong one.
+    """
     inside = object_mask(reference)
-    recon, reference = magnitude(recon)[inside], magnitude(reference)[inside]
+    recon, reference = (image[inside] for image in comparable(recon, reference))
     power = float(recon @ recon)
-    return float(recon @ reference) / power if power > 0 else 0.0
+    return max(float(recon @ reference) / power, 0.0) if power > 0 else 0.0
 
 
 def coverage(
@@ -148,14 +156,13 @@ def coverage(
 ) -> Coverage:
     """How often the interval of ``level`` from k samples holds the reference (..., H, W) of a new draw.
 
-    `recon.intervals.interval` of the magnitudes: ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)``, std
-    with k - 1; from 20 samples on, their empirical quantiles. Give ``samples`` (k, ..., H, W), of an
-    ensemble with their ``weights`` (k,), or ``mean`` and ``std`` of magnitudes and ``k``. ``mask`` is
-    bool, by default `object_mask` of the reference.
+    `recon.intervals.interval` of real values or of complex ones' magnitudes:
+    ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)``, std with k - 1; from 20 samples on, their empirical
+    quantiles. Give ``samples`` (k, ..., H, W), of an ensemble with their ``weights`` (k,), or ``mean`` and ``std`` of
+    the values that are compared, and ``k``. ``mask`` is bool, by default `object_mask` of the reference.
 
     Raises `InputError` for fewer than two samples, `ConfigError` for a level outside (0, 1).
     """
-    reference = magnitude(reference)
     if samples is None and (mean is None or std is None or k is None):
         raise InputError(
             "Coverage was asked for without samples.",
@@ -170,22 +177,27 @@ def coverage(
             "Draw at least 2, better 8 or more.",
         )
     refuse_level(level)
+    inside = object_mask(reference) if mask is None else numpy(mask).astype(bool)
     if samples is not None:
+        truth, samples = comparable(reference, samples)
         low, high, method = bounds(samples, level, weights)
     else:
-        centre, half = magnitude(mean), reach(level, count) * magnitude(std)  # type: ignore[arg-type]
+        truth, centre = comparable(reference, mean)  # type: ignore[arg-type]
+        half = reach(level, count) * magnitude(std)  # type: ignore[arg-type]
         low, high, method = centre - half, centre + half, NORMAL
-    inside = object_mask(reference) if mask is None else numpy(mask).astype(bool)
-    held = ((low <= reference) & (reference <= high))[inside]
+    held = ((low <= truth) & (truth <= high))[inside]
     return Coverage(float(held.mean()), level, count, int(held.size), method)
 
 
 def bounds(
     samples: Images, level: float, weights: Images | None = None
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Both ends of the interval of the magnitudes of two or more samples (k, ..., H, W), and how they were found."""
+    """Both ends (..., H, W) of the interval of two or more samples (k, ..., H, W), and how they were found.
+
+    Of the values of real samples, of the magnitudes of complex ones.
+    """
     w = None if weights is None else torch.from_numpy(np.array(numpy(weights), dtype=np.float64))
-    low, high = interval(torch.from_numpy(magnitude(samples)), level, w)  # type: ignore[misc]
+    low, high = interval(torch.from_numpy(comparable(samples)[0]), level, w)  # type: ignore[misc]
     few = not enough(effective_number(len(samples), w))
     return low.numpy(), high.numpy(), NORMAL if few else QUANTILES
 
@@ -193,16 +205,16 @@ def bounds(
 def prepared(
     recon: Images, reference: Images, data_range: float | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Magnitudes as volumes (S, H, W), and the data range."""
-    recon, reference = magnitude(recon), magnitude(reference)
+    """Both images as `comparable` volumes (S, H, W), and the data range."""
+    recon, reference = comparable(recon, reference)
     if recon.shape != reference.shape:
         raise InputError(
             f"A reconstruction {recon.shape} cannot be compared with a reference {reference.shape}.",
             "Metrics compare pixel by pixel.",
             "Crop both to one size.",
         )
-    top = float(reference.max(initial=0.0)) if data_range is None else data_range
-    if not top > 0:
+    top = float(np.abs(reference).max(initial=0.0)) if data_range is None else data_range
+    if not 0 < top < np.inf:
         raise InputError(
             "The reference is zero everywhere, or not finite.",
             "A metric is relative to the reference, so there is nothing to compare with.",
@@ -213,17 +225,20 @@ def prepared(
 
 
 def scaled(recon: Images, reference: Images) -> tuple[float, np.ndarray, np.ndarray, float]:
+    """The `least_squares_scale`, the scaled reconstruction and the reference (S, H, W), and the data range."""
     image, reference, top = prepared(recon, reference, None)
     scale = least_squares_scale(image, reference)
     return scale, scale * image, reference, top
 
 
 def decibels(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
+    """PSNR in dB for the data range ``top``."""
     error = float(np.mean((recon - reference) ** 2))
     return float(10 * np.log10(top**2 / error)) if error > 0 else float("inf")
 
 
 def similarity(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
+    """Mean structural similarity of volumes (S, H, W) for the data range ``top``."""
     from skimage.metrics import structural_similarity
 
     if min(reference.shape[-2:]) < WINDOW:
@@ -233,12 +248,22 @@ def similarity(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
 
 
 def normalised(recon: np.ndarray, reference: np.ndarray) -> float:
+    """NMSE of arrays of one shape."""
     return float(np.sum((recon - reference) ** 2) / np.sum(reference**2))
 
 
+def comparable(*images: Images) -> list[np.ndarray]:
+    """Images as float64 arrays of what metrics compare: values if all are real, magnitudes if any is complex."""
+    arrays = [numpy(image) for image in images]
+    signed = not any(np.iscomplexobj(array) for array in arrays)
+    return [array.astype(np.float64) if signed else magnitude(array) for array in arrays]
+
+
 def magnitude(image: Images) -> np.ndarray:
+    """``|image|`` as a float64 array."""
     return np.abs(numpy(image)).astype(np.float64)
 
 
 def numpy(image: Images) -> np.ndarray:
+    """A tensor or an array as an array, on the processor."""
     return image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from make_kspace import coil_maps, make_fastmri_file, make_kspace
+from PIL import Image
 
 from recon import io
 from recon.errors import InputError, OutputError, ReconError
+from recon.io.images import read_image
 
 
 def assert_three_lines(error: ReconError, *words: str) -> None:
@@ -313,3 +317,304 @@ def test_what_is_no_result_is_not_read_as_one(tmp_path):
         with pytest.raises(InputError) as caught:
             io.read_result(path)
         assert_three_lines(caught.value, "is not a result")
+
+
+# what a file may not do: point elsewhere, or ask for more than it holds
+
+
+def another_file(folder: Path) -> Path:
+    return make_fastmri_file(folder / "another.h5", with_maps=True, with_mask=np.ones(24))
+
+
+def linked(folder: Path, name: str, how: str) -> Path:
+    """A k-space file whose array ``name`` lies in another file."""
+    path = make_fastmri_file(folder / "x.h5", with_maps=True, with_mask=np.ones(24))
+    with h5py.File(another_file(folder), "a") as other:
+        other["reconstruction_rss"] = np.ones((2, 32, 24), np.float32)
+        text = other.pop("ismrmrd_header")[()]
+        other["ismrmrd_header"] = np.array(
+            [text]
+        )  # neither storage nor mapping of a single text can be elsewhere
+        shape, dtype = other[name].shape, other[name].dtype
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        if how == "external link":
+            file[name] = h5py.ExternalLink("another.h5", f"/{name}")
+        elif how == "soft link":
+            file["elsewhere"] = h5py.ExternalLink("another.h5", "/")
+            file[name] = h5py.SoftLink(f"/elsewhere/{name}")
+        elif how == "external storage":
+            file.create_dataset(name, shape, dtype, external=[("another.h5", 0, 2**20)])
+        else:
+            layout = h5py.VirtualLayout(shape, dtype)
+            layout[...] = h5py.VirtualSource("another.h5", name, shape)
+            file.create_virtual_dataset("inner" if how == "virtual twice" else name, layout)
+            if how == "virtual twice":
+                layout = h5py.VirtualLayout(shape, dtype)
+                layout[...] = h5py.VirtualSource(file["inner"])
+                file.create_virtual_dataset(name, layout)
+    return path
+
+
+@pytest.mark.parametrize(
+    "how", ["external link", "soft link", "external storage", "virtual", "virtual twice"]
+)
+@pytest.mark.parametrize(
+    "name", ["kspace", "mask", "sensitivity_maps", "reconstruction_rss", "ismrmrd_header"]
+)
+def test_no_array_is_read_from_another_file(tmp_path, monkeypatch, name, how):
+    path = linked(tmp_path, name, how)
+    opened = []
+    monkeypatch.setattr(
+        h5py, "File", lambda p, *a, real=h5py.File, **k: (opened.append(str(p)), real(p, *a, **k))[1]
+    )
+    with pytest.raises(InputError) as caught:
+        io.open_kspace(path)
+    assert_three_lines(caught.value, f'"{name}" is', "another", "Only the file that was named")
+    assert opened and set(opened) == {str(path)}
+    os.remove(tmp_path / "another.h5")  # it is refused for what it asks, not for what is there
+    with pytest.raises(InputError) as again:
+        io.open_kspace(path)
+    assert str(again.value) == str(caught.value)
+
+
+def test_masks_and_maps_beside_the_file_are_not_read_from_another(tmp_path):
+    file = io.open_kspace(make_fastmri_file(tmp_path / "k.h5"))
+    for name, read in (("mask", io.read_mask), ("sensitivity_maps", lambda p, f: io.read_maps(p, f, 0))):
+        with pytest.raises(InputError) as caught:
+            read(linked(tmp_path, name, "external link"), file)
+        assert_three_lines(caught.value, "an external link to another.h5")
+
+
+def test_links_that_nobody_needs_do_no_harm(tmp_path):
+    path = make_fastmri_file(tmp_path / "x.h5")
+    with h5py.File(path, "a") as file:
+        file["raw"] = h5py.ExternalLink("/dev/zero", "/x")
+        file["round"] = h5py.SoftLink("/round")
+        file["nowhere"] = h5py.SoftLink("/none/at/all")
+        file["group"] = h5py.SoftLink("/")
+    read_all(path)
+    assert "an external link to /dev/zero" in io.open_kspace(path).store.contents()
+
+
+def grouped(path: Path, *groups: str) -> Path:
+    with h5py.File(path, "w") as file:
+        for group in groups:
+            file[f"{group}/kspace"] = K
+    return path
+
+
+def many(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        for i in range(500):
+            file[f"image{i:03}"] = 1.0
+    return path
+
+
+def npy_header(path: Path, shape: str, descr: str = "<c8", data: bytes = bytes(64)) -> Path:
+    """A npy file by its header's own words; an npz with the array ``kspace`` if it is named so."""
+    words = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(words).to_bytes(2, "little") + words.encode() + data
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("kspace.npy", content)
+    else:
+        path.write_bytes(content)
+    return path
+
+
+def without_data(path: Path, shape: tuple[int, ...], name: str = "kspace") -> Path:
+    """HDF5 that declares terabytes in a few kilobytes: no chunk was ever written."""
+    path = make_fastmri_file(path) if name != "kspace" else path
+    with h5py.File(path, "a") as file:
+        file.create_dataset(name, shape, np.complex64 if name != "mask" else bool, chunks=(1,) * len(shape))
+    return path
+
+
+def utf16(path: Path) -> Path:
+    return changed(path, ismrmrd_header=np.bytes_(BOMB.decode().encode("utf-16")))
+
+
+def fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+HUGE = 10**7
+HOSTILE: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
+    "k-space in two groups": (
+        lambda d: grouped(d / "x.h5", "a", "b/c"),
+        ('several arrays "kspace": a/kspace, b/c/kspace', "which one"),
+    ),
+    "other arrays in groups": (
+        lambda d: h5(d / "x.h5", **{"dataset/data": K, "dataset/xml": b"<x/>"}),
+        ('no "kspace"', "dataset/data, dataset/xml"),
+    ),
+    "five hundred arrays": (lambda d: many(d / "x.h5"), ("image000", "and 488 more")),
+    "npy of a huge shape": (
+        lambda d: npy_header(d / "x.npy", f"({HUGE}, 4, {HUGE}, {HUGE})"),
+        ("does not fit into its",),
+    ),
+    "npy of a shape that overflows": (
+        lambda d: npy_header(d / "x.npy", f"({2**32}, {2**32}, 1)"),
+        ("does not fit",),
+    ),
+    "npy of a negative shape": (lambda d: npy_header(d / "x.npy", "(-1, 4, 4)"), ("(-1, 4, 4)",)),
+    "npy of fifty axes": (lambda d: npy_header(d / "x.npy", str((1,) * 50)), ("cannot be read as npy",)),
+    "npy of nested brackets": (lambda d: npy_header(d / "x.npy", "(" * 60), ("cannot be read as npy",)),
+    "npy of nothing": (lambda d: npy_header(d / "x.npy", "(9, 9, 9)", "|V0"), ("k-space is empty",)),
+    "npy of dates": (lambda d: npy_header(d / "x.npy", "(2, 2, 2)", "<M8[s]"), ("not complex",)),
+    "npz of a huge shape": (
+        lambda d: npy_header(d / "x.npz", f"({HUGE}, 4, {HUGE}, {HUGE})"),
+        ("longer than its part",),
+    ),
+    "npz of a negative shape": (lambda d: npy_header(d / "x.npz", "(-1, 4, 4)"), ("(-1, 4, 4)",)),
+    "npz of a negative huge shape": (
+        lambda d: npy_header(d / "x.npz", f"(2, -{HUGE}, 4)"),
+        ("cannot be read as npz",),
+    ),
+    "HDF5 without data": (
+        lambda d: without_data(d / "x.h5", (2, 4, HUGE, HUGE)),
+        ("does not fit into memory",),
+    ),
+    "mask without data": (lambda d: without_data(d / "x.h5", (HUGE, HUGE), "mask"), ("the mask has shape",)),
+    "maps without data": (
+        lambda d: without_data(d / "x.h5", (10**9, 4, 32, 24), "maps"),
+        ("does not fit into memory",),
+    ),
+    "mask of densities": (
+        lambda d: changed(d / "x.h5", mask=np.where(np.arange(24) % 4, 0.01, 1)),
+        ("other values than 0 and 1: 0.01, 18 in all", "mask > 0.5"),
+    ),
+    "mask of 255": (lambda d: changed(d / "x.h5", mask=np.full(24, 255, np.uint8)), ("0 and 1: 255",)),
+    "mask of infinity": (lambda d: changed(d / "x.h5", mask=np.full(24, np.inf)), ("not yes or no",)),
+    "mask of negative ones": (lambda d: changed(d / "x.h5", mask=np.full(24, -1)), ("0 and 1: -1",)),
+    "mask of complex numbers": (lambda d: changed(d / "x.h5", mask=np.ones(24, complex)), ("not yes or no",)),
+    "header in UTF-16 with entities": (
+        lambda d: utf16(d / "x.h5"),
+        ("ismrmrd_header cannot be read", "entities"),
+    ),
+    "header of numbers": (
+        lambda d: changed(d / "x.h5", ismrmrd_header=np.ones(4)),
+        ("ismrmrd_header cannot be read",),
+    ),
+    "header of nothing": (lambda d: changed(d / "x.h5", ismrmrd_header=np.ones(0)), ("ismrmrd_header",)),
+    "header of huge text": (lambda d: header_of(d / "x.h5", 2**30), ("ismrmrd_header",)),
+    "hdr of absurd sizes": (
+        lambda d: cfl(d, np.ones((4, 4)), "# Dimensions\n" + "99999999999 " * 16),
+        ("128 bytes", "asks for"),
+    ),
+    "hdr of endless digits": (
+        lambda d: cfl(d, np.ones((4, 4)), "# Dimensions\n" + "9" * 9999),
+        ("no dimensions",),
+    ),
+    "hdr of a hundred axes": (
+        lambda d: cfl(d, np.ones((4, 4)), "# Dimensions\n4 4" + " 1" * 98),
+        ("no dimensions",),
+    ),
+    "a pipe": (lambda d: fifo(d / "x.h5"), ("is not a file", "pipe")),
+}
+
+
+def header_of(path: Path, size: int) -> Path:
+    path = make_fastmri_file(path)
+    with h5py.File(path, "a") as file:
+        del file["ismrmrd_header"]
+        kind = h5py.h5t.C_S1.copy()
+        kind.set_size(size)
+        h5py.h5d.create(file.id, b"ismrmrd_header", kind, h5py.h5s.create(h5py.h5s.SCALAR))
+    return path
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_file_is_refused_without_taking_memory(tmp_path, case):
+    make, words = HOSTILE[case]
+    path = make(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, limits[1]))
+    try:
+        with pytest.raises(InputError) as caught:
+            file = io.open_kspace(path)
+            file.read_slice(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert_three_lines(caught.value, *words)
+
+
+def test_an_archive_that_decompresses_without_end(tmp_path):
+    """One zip member of zeros, a thousand times as long as it is stored: more than a slice may take."""
+    path = tmp_path / "x.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("kspace.npy", "w") as member,
+    ):
+        member.write(npy_header(tmp_path / "head", "(1, 1, 8192, 1024)", data=b"").read_bytes())
+        for _ in range(64):
+            member.write(bytes(2**20))
+    with pytest.raises(InputError) as caught:
+        read_all(path)
+    assert_three_lines(caught.value, "all zeros")
+
+
+def picture(path: Path, **options) -> Path:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path, **options)
+    return path
+
+
+def bomb(path: Path) -> Path:
+    """A PNG of 100 000 x 100 000 pixels in a kilobyte."""
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
+
+
+ARRAYS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda d: d / "x.npy", "does not exist"),
+    "folder": (lambda d: d, "does not exist"),
+    "text": (lambda d: text(d / "x.txt", "1 2"), "ends in .txt"),
+    "text named png": (lambda d: text(d / "x.png", "1 2"), "cannot be read as a picture"),
+    "text named tif": (lambda d: text(d / "x.tif", "II*\0" + "9" * 99), "cannot be read as a picture"),
+    "cut png": (lambda d: cut(picture(d / "x.png"), 0.6), "cannot be read as a picture"),
+    "bomb": (lambda d: bomb(d / "x.png"), "cannot be read as a picture"),
+    "pages": (
+        lambda d: picture(d / "x.tif", save_all=True, append_images=[Image.new("L", (4, 4))]),
+        "holds 2 pictures",
+    ),
+    "text named npy": (lambda d: text(d / "x.npy", "1 2"), "cannot be read as npy"),
+    "words": (lambda d: npy(d / "x.npy", np.array(["a"])), "not numbers"),
+    "objects": (lambda d: npy(d / "x.npy", np.array([{}], object), True), "Python objects"),
+    "huge": (lambda d: npy_header(d / "x.npy", f"({HUGE}, {HUGE})"), "does not fit"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_bad_array_is_refused(tmp_path, case):
+    make, said = ARRAYS[case]
+    with pytest.raises(InputError) as caught:
+        io.read_array(make(tmp_path))
+    assert_three_lines(caught.value, said)
+
+
+def test_bad_image_is_refused(tmp_path):
+    for array in (
+        np.ones((2, 3, 4)),
+        np.ones((0, 4)),
+        np.ones(4),
+        np.full((2, 2), np.nan),
+        np.full((2, 2), 1e300),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_image(npy(tmp_path / "x.npy", array))
+        assert_three_lines(caught.value, "x.npy")
+
+
+def test_a_gray_picture_is_no_mask(tmp_path):
+    file = io.open_kspace(make_fastmri_file(tmp_path / "x.h5"))
+    Image.fromarray(np.full((32, 24), 100, np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError) as caught:
+        io.read_mask(tmp_path / "mask.png", file)
+    assert_three_lines(caught.value, "mask.png", "other values than 0 and 1", "blurred picture")

@@ -18,6 +18,7 @@ from recon.calibration import (
     measure,
     rank_histogram,
     scale_for_coverage,
+    sharpness,
     squared_z,
     summary,
 )
@@ -189,6 +190,25 @@ def test_few_quantiles_are_said_to_hold_less():
     said = others(summary([measure(truth, samples, (0.9,))] * 2, (0.9,)))
     assert "84.2 % at 90 %" in said
     assert metrics.coverage(truth, samples).value == pytest.approx(0.842, abs=binomial(0.9, truth.size))
+
+
+def test_signed_images_are_calibrated_by_their_values():
+    """Moved so far that all values are negative, or half of them: nothing changes but the width, relative to less."""
+    truth, samples = exact(16)
+    inside = np.ones(SIZE, bool)
+    for moved in (5.5, 11.0):
+        there, draws = truth - moved, samples - moved
+        curve = coverage_curve(there, draws, LEVELS, inside)
+        np.testing.assert_allclose(curve, coverage_curve(truth, samples, LEVELS, inside))
+        np.testing.assert_allclose(
+            rank_histogram(there, draws, inside), rank_histogram(truth, samples, inside), atol=1e-12
+        )
+        assert squared_z(there, draws, inside) == pytest.approx(squared_z(truth, samples, inside))
+        np.testing.assert_allclose(
+            distances(there, draws, 0.9, inside), distances(truth, samples, 0.9, inside), atol=1e-6
+        )
+        width = sharpness(there, draws, 0.9, inside) * np.abs(there).mean()
+        assert width == pytest.approx(sharpness(truth, samples, 0.9, inside) * truth.mean())
 
 
 def test_a_collapsed_ensemble_has_no_calibration():

@@ -22,6 +22,7 @@ FLOORS = [
     {"walk"},
     {"solvers", "priors", "problem", "networks.unet", "networks.precondition"},
     {"networks.autoencoder", "latent", "restoration"},
+    {"networks.weights"},
     {"networks.load", "runtime", "inversion"},
     {"posteriors", "networks.diffusers"},
     {"pairing"},

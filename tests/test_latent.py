@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 
 import pytest
@@ -285,6 +286,51 @@ def test_what_is_no_such_folder_is_refused(parts, folder, tmp_path):
     diffusers.DDPMScheduler(rescale_betas_zero_snr=True).save_pretrained(tmp_path / "scheduler")
     with pytest.raises(ConfigError, match="pure noise"):
         load_latent(tmp_path)
+
+
+def bytes_cut(part):
+    file = part / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def tensors_changed(part, change):
+    from safetensors.torch import load, save_file
+
+    file = part / "diffusion_pytorch_model.safetensors"
+    tensors = load(file.read_bytes())
+    change(tensors, sorted(tensors)[0])
+    save_file(tensors, file, {"format": "pt"})
+
+
+BAD_PARTS = {
+    "cut": (bytes_cut, "cannot be read"),
+    "broken card": (lambda part: (part / "config.json").write_text("{"), "cannot be read"),
+    "card is a number": (lambda part: (part / "config.json").write_text("3"), "cannot be read"),
+    "a tensor missing": (lambda part: tensors_changed(part, lambda t, k: t.pop(k)), "weights lack"),
+    "a tensor more": (
+        lambda part: tensors_changed(part, lambda t, k: t.update(x=t[k].clone())),
+        "more than the network: x",
+    ),
+    "another shape": (
+        lambda part: tensors_changed(part, lambda t, k: t.update({k: torch.ones(7)})),
+        "cannot be read",
+    ),
+    "NaN": (lambda part: tensors_changed(part, lambda t, k: t[k].fill_(torch.nan)), "NaN or infinite"),
+}
+
+
+@needs_diffusers
+@pytest.mark.parametrize("part", ["vae", "unet"])
+@pytest.mark.parametrize("case", BAD_PARTS)
+def test_a_damaged_folder_is_refused(folder, tmp_path, part, case):
+    from recon.networks.diffusers import load_latent
+
+    shutil.copytree(folder, tmp_path / "copy")
+    damage, said = BAD_PARTS[case]
+    damage(tmp_path / "copy" / part)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_latent(tmp_path / "copy")
+    assert part in caught.value.what and len(str(caught.value).splitlines()) == 3
 
 
 def test_without_the_library_it_says_how_to_get_it(tmp_path, monkeypatch):

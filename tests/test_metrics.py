@@ -142,3 +142,80 @@ def test_object_psnr_leaves_the_surroundings_out():
     error = (score.scale * recon - reference)[inside]
     assert float(score) == pytest.approx(-10 * np.log10(np.mean(error**2)))
     assert float(metrics.scaled_psnr(recon, reference)) < float(score)
+
+
+# --- signs -----------------------------------------------------------------------------------------------
+
+
+def signed(shape: tuple[int, ...] = (24, 20), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    reference = rng.standard_normal(shape)
+    return reference + 0.3 * rng.standard_normal(shape), reference
+
+
+@pytest.mark.parametrize("image", ["near", "opposite", "below zero"])
+def test_real_images_are_compared_with_their_signs_as_scikit_image_does(image):
+    recon, reference = signed()
+    if image == "opposite":
+        recon = -reference
+    elif image == "below zero":
+        recon, reference = -np.abs(recon), -np.abs(reference)
+    top = np.abs(reference).max()
+    for kind in (np.asarray, torch.from_numpy):
+        x, y = kind(recon), kind(reference)
+        assert float(metrics.psnr(x, y)) == pytest.approx(
+            oracle.peak_signal_noise_ratio(reference, recon, data_range=top)
+        )
+        assert float(metrics.ssim(x, y)) == pytest.approx(
+            oracle.structural_similarity(reference, recon, data_range=top)
+        )
+        assert float(metrics.nmse(x, y)) == pytest.approx(
+            oracle.normalized_root_mse(reference, recon, normalization="euclidean") ** 2
+        )
+        assert float(metrics.psnr(x, y, 2.0)) == pytest.approx(
+            oracle.peak_signal_noise_ratio(reference, recon, data_range=2.0)
+        )
+
+
+def test_the_opposite_image_is_not_the_image():
+    _, reference = signed()
+    for metric in (metrics.psnr, metrics.scaled_psnr, metrics.object_psnr):
+        assert float(metric(-reference, reference)) < 15 and float(metric(reference, reference)) == np.inf
+    assert metrics.scaled_psnr(-reference, reference).scale == 0  # no factor above 0 makes it one
+    assert float(metrics.scaled_nmse(-reference, reference)) == 1
+    assert float(metrics.scaled_ssim(-reference, reference)) < 0.1
+    assert float(metrics.nmse(-reference, reference)) == pytest.approx(4)
+
+
+def test_scaled_metrics_of_signed_images_forget_a_positive_scale():
+    recon, reference = signed()
+    inside = metrics.object_mask(reference)
+    assert (inside == (np.abs(reference) > 0.05 * np.abs(reference).max())).all()
+    scale = (recon * reference)[inside].sum() / (recon**2)[inside].sum()
+    wanted = oracle.peak_signal_noise_ratio(reference, scale * recon, data_range=np.abs(reference).max())
+    found = metrics.scaled_psnr(7 * recon, reference)
+    assert float(found) == pytest.approx(wanted) and found.scale == pytest.approx(scale / 7)
+
+
+def test_complex_images_are_compared_by_their_magnitudes():
+    recon, reference = signed()
+    phase = np.exp(1j * np.arange(20))
+    for x, y in ((recon * phase, reference), (recon, reference * phase), (recon + 0j, -reference + 0j)):
+        for metric in (metrics.psnr, metrics.ssim, metrics.nmse, metrics.scaled_psnr, metrics.object_psnr):
+            wanted = float(metric(np.abs(recon), np.abs(reference)))
+            assert float(metric(x, y)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("k", [8, 40])
+def test_coverage_of_signed_samples_is_that_of_their_values(k):
+    rng = np.random.default_rng(k)
+    centre = rng.standard_normal((100, 100))
+    reference, samples = (centre + 0.1 * rng.standard_normal((*n, 100, 100)) for n in ((), (k,)))
+    everywhere = np.ones((100, 100), bool)
+    assert metrics.coverage(reference, samples, mask=everywhere).value == pytest.approx(0.90, abs=0.06)
+    assert metrics.coverage(-reference, samples, mask=np.abs(centre) > 1).value == 0
+    assert metrics.coverage(reference + 0j, -samples, mask=everywhere).value > 0.8
+    mean, std = samples.mean(0), samples.std(0, ddof=1)
+    stated = metrics.coverage(reference, mean=mean, std=std, k=8, mask=everywhere)
+    assert stated.value == pytest.approx(0.90, abs=0.05)
+    assert metrics.coverage(-reference, mean=mean, std=std, k=8, mask=np.abs(centre) > 1).value == 0

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import IO, ClassVar
 
 import numpy as np
@@ -96,7 +97,10 @@ class NpzStore(Store):
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, Fortran order and dtype at the head of a npy file; raises `ValueError` if it is damaged."""
     read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    try:
+        shape, fortran, dtype = read(file)
+    except (TokenError, SyntaxError, MemoryError) as error:  # of Python's parser, which reads the header
+        raise ValueError(f"its header is not one of npy: {error}") from error
     if any(size < 0 for size in shape) or len(shape) > 32:
         raise ValueError(f"its header gives the shape {shape}")
     return shape, fortran, dtype

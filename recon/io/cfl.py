@@ -14,10 +14,11 @@ from .whole import write_together
 
 READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
 RANK = 16
+LONGEST_HEADER = 2**20  # characters; a real one has some hundred
 
 
 def read_cfl(path: str | Path) -> np.ndarray:
-    """The array of a pair, mapped read-only, complex64, at least 16 axes.
+    """The array of a pair, mapped read-only, complex64, 16 axes.
 
     ``path`` is that of either file, or without suffix. Raises `InputError` where one of the two is
     missing, or their sizes differ.
@@ -104,17 +105,18 @@ def pair(path: str | Path) -> tuple[Path, Path]:
 
 
 def read_dimensions(header: Path) -> tuple[int, ...]:
-    """The line after ``# Dimensions``; raises `InputError` where there is no such line of sizes."""
-    lines = header.read_text(errors="replace").splitlines()
+    """The line after ``# Dimensions``, 16 sizes; raises `InputError` if there is no such line."""
+    with open(header, errors="replace") as file:
+        lines = file.read(LONGEST_HEADER).splitlines()
     try:
         at = next(i for i, line in enumerate(lines) if line.strip().lower() == "# dimensions")
         shape: tuple[int, ...] = tuple(int(word) for word in lines[at + 1].split())
-        if not shape or min(shape) < 1:
+        if not shape or min(shape) < 1 or len(shape) > RANK:
             raise ValueError
     except (StopIteration, IndexError, ValueError):
         raise InputError(
             f"{header} gives no dimensions.",
-            'A BART header has a line "# Dimensions", then one line of positive sizes.',
+            f'A BART header has a line "# Dimensions", then one line of up to {RANK} positive sizes.',
             "Copy the header again, or write that line by hand.",
         ) from None
     return shape + (1,) * (RANK - len(shape))

@@ -26,18 +26,22 @@ class Header:
 
     @classmethod
     def parse(cls, text: bytes | str | None, path: Path) -> Header:
-        """Read the header's XML; raises `InputError` where it is none."""
+        """Read the header's XML; raises `InputError` for anything else, and for XML that declares entities."""
         if text is None:
             return cls()
-        text = text.encode() if isinstance(text, str) else text
         try:
-            if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-                raise ElementTree.ParseError("it declares entities, which an ISMRMRD header never does")
+            text = text.encode() if isinstance(text, str) else text
+            if (
+                b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text
+            ):  # zeros: UTF-16 would hide the others
+                raise ElementTree.ParseError(
+                    "it declares entities, or is not UTF-8; an ISMRMRD header never does"
+                )
             root = ElementTree.fromstring(text)
         except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise InputError(
                 f"{path}: its ismrmrd_header cannot be read.",
-                f"It is no XML of an ISMRMRD header: {error}.",
+                f"It is not the XML of an ISMRMRD header: {error}.",
                 "Write the header again, or remove it: the image is then not cropped.",
             ) from error
         limits = "encoding/encodingLimits/kspace_encoding_step_1/"
@@ -45,8 +49,8 @@ class Header:
             True,
             matrix(root, "encoding/encodedSpace/matrixSize/"),
             matrix(root, "encoding/reconSpace/matrixSize/"),
-            number(root, limits + "maximum"),
-            number(root, limits + "center"),
+            integer(root, limits + "maximum"),
+            integer(root, limits + "center"),
         )
 
     def crop(self, size: tuple[int, ...]) -> tuple[int, int]:
@@ -63,6 +67,7 @@ class Header:
         return (first, last) if 0 <= first < last <= width else (0, width)
 
     def notes(self, size: tuple[int, ...]) -> list[str]:
+        """What a user should know where the header and k-space of ``size`` (H, W) disagree, a sentence each."""
         notes = []
         if self.present and self.recon is None:
             notes.append("The ismrmrd_header gives no reconstruction size: the image is as large as k-space.")
@@ -74,8 +79,8 @@ class Header:
         return notes
 
 
-def number(root: ElementTree.Element, path: str) -> int | None:
-    """An integer of the header, with the ISMRMRD namespace or without one."""
+def integer(root: ElementTree.Element, path: str) -> int | None:
+    """An integer of the header, with the ISMRMRD namespace or without one; None if there is none."""
     text = root.findtext(SPACE + path.replace("/", "/" + SPACE)) or root.findtext(path)
     try:
         return int(text) if text else None
@@ -84,5 +89,6 @@ def number(root: ElementTree.Element, path: str) -> int | None:
 
 
 def matrix(root: ElementTree.Element, path: str) -> tuple[int, int] | None:
-    x, y = number(root, path + "x"), number(root, path + "y")
+    """The matrix size (x, y), both positive; None if the header gives none."""
+    x, y = integer(root, path + "x"), integer(root, path + "y")
     return (x, y) if x and y and x > 0 and y > 0 else None

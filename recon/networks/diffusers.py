@@ -17,14 +17,14 @@ PREDICTS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 
 
 def load_latent(folder: str | Path) -> LatentPrior:
-    """The latent prior in ``folder``: ``vae``, ``unet`` and ``scheduler``, as `save_pretrained` of each wrote them.
+    """The latent prior in ``folder``: ``vae``, ``unet`` and ``scheduler``, each written by its `save_pretrained`.
 
     Images are real (rows, channels, H, W) between 0 and 1; the latents of one image have the shape
     (channels, height, width) that the network was trained on, times ``scaling_factor`` of the
     autoencoder's card. ``encode`` gives the mean of its Gaussian. Weights are safetensors, from the disk
     only. ``sigma_min`` and ``sigma_max`` are the ends of the scheduler's table, between which labels are
-    interpolated. Raises `ConfigError` without the extra, for a folder that lacks a part, and for networks
-    that want a class or another clock.
+    interpolated. Raises `ConfigError` without the extra, for a folder that lacks a part, for one that is
+    damaged or whose weights are not all of its network, and for networks that need a class or another clock.
     """
     library = installed()
     folder = Path(folder)
@@ -35,10 +35,9 @@ def load_latent(folder: str | Path) -> LatentPrior:
             f"A latent prior of diffusers is a folder with {', '.join(PARTS)} inside.",
             "Write each part there with its save_pretrained.",
         )
-    options: dict[str, Any] = dict(use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False)
-    vae = frozen(library.AutoencoderKL.from_pretrained(folder / "vae", **options))
-    unet = frozen(library.UNet2DModel.from_pretrained(folder / "unet", **options))
-    scheduler = library.DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    vae = read_network(library.AutoencoderKL, folder / "vae")
+    unet = read_network(library.UNet2DModel, folder / "unet")
+    scheduler = read_part(library.DDPMScheduler, folder / "scheduler")
     refuse_other_networks(vae.config, unet.config, scheduler)
 
     def network(z: Tensor, label: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ def load_latent(folder: str | Path) -> LatentPrior:
 
 
 def installed() -> Any:
-    """The library, or how to get it."""
+    """The module `diffusers`; raises `ConfigError`, with the extra to install, if it is missing."""
     try:
         import diffusers
     except ImportError as error:
@@ -78,19 +77,50 @@ def installed() -> Any:
     return diffusers
 
 
-def frozen(network: nn.Module) -> Any:
+def read_part(kind: Any, folder: Path, **options: Any) -> Any:
+    """What ``kind.from_pretrained`` makes of a folder; raises `ConfigError` for whatever it cannot read."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:  # the library raises what its configuration classes happen to raise
+        raise ConfigError(
+            f"{folder} cannot be read as {kind.__name__}.",
+            f"It is damaged, or of another kind: {(str(error).splitlines() or [type(error).__name__])[0]}.",
+            "Write it again with save_pretrained.",
+        ) from error
+
+
+def read_network(kind: Any, folder: Path) -> Any:
+    """A network, frozen, with exactly the weights that it has; the library would make up those that are missing."""
+    options = dict(use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True)
+    network, told = read_part(kind, folder, **options)
+    for said, names in (
+        ("lack", told["missing_keys"]),
+        ("have more than the network:", told["unexpected_keys"]),
+    ):
+        if names:
+            raise ConfigError(
+                f"{folder} does not hold the network that its configuration describes.",
+                f"Its weights {said} {names[0]}{f' and {len(names) - 1} others' if len(names) > 1 else ''}.",
+                "Write both again with save_pretrained.",
+            )
+    if not all(bool(p.isfinite().all()) for p in network.parameters()):
+        raise ConfigError(
+            f"{folder} holds NaN or infinite weights.",
+            "Its training diverged.",
+            "Take an earlier checkpoint.",
+        )
     return network.eval().requires_grad_(False)
 
 
 def refuse_other_networks(vae, unet, scheduler) -> None:
-    """Of a clock, a parametrisation or an input that `load_latent` does not give."""
+    """Raises `ConfigError` for a clock, a parametrisation or an input that `load_latent` does not provide."""
     kind = scheduler.config.prediction_type
     if kind not in PREDICTS:
         raise ConfigError(f"The network predicts {kind!r}.", f"Known: {', '.join(PREDICTS)}.")
     if unet.time_embedding_type != "positional" or unet.class_embed_type or unet.num_class_embeds:
         raise ConfigError(
-            "The network wants a class, or the logarithm of sigma.",
-            "It is asked with a state and a step of the scheduler's table alone.",
+            "The network needs a class, or the logarithm of sigma.",
+            "It is called with a state and a step of the scheduler's table alone.",
             "Write your own wrapper: recon.priors.from_eps, recon.LatentPrior.",
         )
     if unet.in_channels != unet.out_channels or unet.in_channels != vae.latent_channels:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import ConfigError, unknown
+from ..errors import ConfigError, nearest
 from ..latent import LatentPrior
 from ..priors import Prior, as_complex
 from .autoencoder import Autoencoder
 from .precondition import EDM
-from .unet import UNet
+from .weights import AUTOENCODER, make_network, pickled, read_card, read_tensors
 
 WEIGHTS = resources.files("recon") / "weights"
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 def shipped() -> list[str]:
@@ -33,36 +31,26 @@ def load_prior(name: str | Path, *, verify: bool = True) -> Prior:
 
     The card (JSON) says how to build the network and what it was trained on; it becomes
     ``prior.card``. A card with an autoencoder makes a `recon.LatentPrior`. Raises `ConfigError` for an
-    unknown name, a missing card, or weights whose sha256 is not the card's.
+    unknown name, a pickle, a card that lacks something or contradicts its weights, damaged weights, NaN in
+    them, and, with ``verify``, a sha256 that is not the card's; none of these takes memory of size.
     """
-    card, tensors = read_weights(find_card(name), verify)
+    path = find_card(name)
+    card = read_card(path)
     if card["network"]["kind"] != "UNet":
         raise ConfigError(
             f"{name} is an {card['network']['kind']}, not a prior.",
             "It encodes and decodes images; nothing says which latents are likely.",
             "Name it as `autoencoder` of a training, whose result is a latent prior: recon train.",
         )
-    return build_prior(card, tensors)
+    return build_prior(card, read_tensors(card, path, verify))
 
 
-def read_weights(card_path: Path, verify: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The card and its tensors."""
-    card = json.loads(card_path.read_text())
-    weights = card_path.with_suffix(".safetensors")
-    if not weights.is_file():
-        raise ConfigError(f"{weights} is not there.", "The card has no weights beside it.")
-    if verify and hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
-        raise ConfigError(
-            f"{weights} is not the file its card describes.",
-            "The sha256 differs: it was changed, or cut short.",
-            "Copy both files again, or train anew with recon train.",
-        )
-    return card, load_file(weights)
-
-
-def build_prior(card: dict[str, Any], tensors: dict) -> Prior:
+def build_prior(card: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
+    """The prior of a card and its tensors, both of which fit each other."""
     inner = {key: tensors[key] for key in tensors if not key.startswith(AUTOENCODER)}
-    model = EDM(built(UNet, card["network"], inner), card["sigma_data"], card["sigma_min"], card["sigma_max"])
+    model = EDM(
+        load_network(card["network"], inner), card["sigma_data"], card["sigma_min"], card["sigma_max"]
+    )
     plain = Prior(model, of=model, data_var=card["sigma_data"] ** 2, card=card)
     if "autoencoder" in card:
         outer = {k[len(AUTOENCODER) :]: tensors[k] for k in tensors if k.startswith(AUTOENCODER)}
@@ -72,16 +60,14 @@ def build_prior(card: dict[str, Any], tensors: dict) -> Prior:
     return prior
 
 
-def built(kind: type[nn.Module], settings: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """The network that a card describes, frozen, in float32."""
-    network = kind(**{key: value for key, value in settings.items() if key != "kind"})
+def load_network(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """The network that a card describes with its weights, frozen, in float32."""
+    network = make_network(settings)
     network.load_state_dict({key: value.float() for key, value in tensors.items()})
     return network.eval().requires_grad_(False)
 
 
 # --- latents -----------------------------------------------------------------------------------------------
-
-AUTOENCODER = "autoencoder."
 
 
 class Latents(nn.Module):
@@ -96,7 +82,7 @@ class Latents(nn.Module):
     def __init__(self, card: dict[str, Any], tensors: dict[str, Tensor]):
         super().__init__()
         self.card = card
-        self.network: Autoencoder = built(Autoencoder, card["network"], tensors)
+        self.network: Autoencoder = load_network(card["network"], tensors)
         self.channels, self.factor = self.network.latents, self.network.factor
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(card[f"latent_{name}"]).view(-1, 1, 1), False)
@@ -109,8 +95,12 @@ class Latents(nn.Module):
 
 
 def load_autoencoder(name: str | Path) -> Latents:
-    """The autoencoder that ``recon train`` wrote, by the path of its .safetensors or card."""
-    card, tensors = read_weights(find_card(name))
+    """The autoencoder that ``recon train`` wrote, by the path of its .safetensors or card.
+
+    Raises `ConfigError` as `load_prior` does, and for weights of a prior.
+    """
+    path = find_card(name)
+    card = read_card(path)
     if card["network"]["kind"] != "Autoencoder":
         raise ConfigError(
             f"{name} is a {card['network']['kind']}.",
@@ -118,7 +108,8 @@ def load_autoencoder(name: str | Path) -> Latents:
             "Train one: kind: autoencoder.",
         )
     about = ("name", "data", "citation", "complex_images", "normalisation")  # which the prior's card says too
-    return Latents({key: value for key, value in card.items() if key not in about}, tensors)
+    kept = {key: value for key, value in card.items() if key not in about}
+    return Latents(kept, read_tensors(card, path))
 
 
 def latent_prior(denoise: Prior, model: EDM, latents: Latents, complex_images: bool) -> LatentPrior:
@@ -146,6 +137,7 @@ def latent_prior(denoise: Prior, model: EDM, latents: Latents, complex_images: b
 
 
 def find_card(name: str | Path) -> Path:
+    """The card of a prior by the name it ships under, or by the path of its card or weights; raises `ConfigError`."""
     path = Path(name)
     if path.suffix in (".json", ".safetensors"):
         card = path.with_suffix(".json")
@@ -156,8 +148,14 @@ def find_card(name: str | Path) -> Path:
                 "recon train writes both.",
             )
         return card
+    if path.suffix.lower() in PICKLES:
+        raise pickled(path)
     if str(name) not in shipped():
-        raise unknown("prior", str(name), shipped())
+        raise ConfigError(
+            f'There is no prior named "{name}".',
+            f"Known: {', '.join(shipped()) or 'none'}.",
+            nearest(str(name), shipped()) + " A prior of your own is named by the path of its .safetensors.",
+        )
     return Path(str(WEIGHTS / f"{name}.json"))
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, nearest, unknown
+from ..errors import unknown
 from ..grids import GRIDS
-from ..networks.load import load_prior, shipped
+from ..networks.load import load_prior
 from ..posteriors import POSTERIORS, Posterior
 from ..problem import Problem
 from ..solvers import SOLVERS, Solver
@@ -68,13 +68,6 @@ def entry(registry: dict[str, Any], name: str, kind: str) -> Any:
 
 def make_prior(name: str) -> Any:
     """A denoiser: by the name it ships under, the path of its weights, or ``module:factory`` (called bare)."""
-    path = Path(name)
-    if ":" in name and path.suffix not in (".json", ".safetensors"):
+    if ":" in name and Path(name).suffix not in (".json", ".safetensors"):
         return construct(find_object(name), {}, f"The prior {name}")
-    if path.suffix not in (".json", ".safetensors") and name not in shipped():
-        raise ConfigError(
-            f'There is no prior named "{name}".',
-            f"Known: {', '.join(shipped()) or 'none'}.",
-            nearest(name, shipped()) + " A prior of your own is named by the path of its .safetensors.",
-        )
     return load_prior(name)
