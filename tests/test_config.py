@@ -14,8 +14,8 @@ from recon.io.resources import preset, presets
 from recon.registry import configuration, objects, plugins, recipe
 from recon.registry.recipe import Recipe
 from recon.solvers import SOLVERS
-from recon.training.autoencoder import AutoencoderConfig
-from recon.training.prior import TrainConfig
+from recon.training.autoencoder import AutoencoderTraining
+from recon.training.prior import PriorTraining
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
 
 def test_a_missing_key_is_named():
     with pytest.raises(ConfigError, match="needs name"):
-        configuration.construct(TrainConfig, {"data": [], "length": {"steps": 1}})
+        configuration.construct(PriorTraining, {"data": [], "length": {"steps": 1}})
 
 
 def test_yaml_is_read_and_numbers_are_numbers(tmp_path):
@@ -64,7 +64,7 @@ def test_presets_that_ship_are_valid():
     for name in presets():
         settings = configuration.read_config(name)
         if "length" in settings:
-            kind = AutoencoderConfig if settings.pop("kind", "") == "autoencoder" else TrainConfig
+            kind = AutoencoderTraining if settings.pop("kind", "") == "autoencoder" else PriorTraining
             configuration.construct(kind, settings)
         elif "problems" in settings:
             read_benchmark(settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from make_kspace import make_fastmri_file
 from safetensors.torch import load_file
+from test_writing import full_disk
 from worlds import random_complex
 
 import operators as op
@@ -20,14 +23,16 @@ import recon
 import recon.grids
 import recon.jobs.list
 from recon.cli import main
-from recon.errors import ConfigError
+from recon.errors import ConfigError, InputError, OutputError
+from recon.io.lock import WriteLock
 from recon.mri import normalise, reconstruct_slices
 from recon.networks.load import WEIGHTS, load_autoencoder
 from recon.posteriors import DPS
 from recon.registry.recipe import Recipe
-from recon.training.autoencoder import AutoencoderConfig, round_trip, train_autoencoder
-from recon.training.loop import load_images
-from recon.training.prior import TrainConfig, train
+from recon.training import train
+from recon.training.autoencoder import AutoencoderTraining, round_trip, train_autoencoder
+from recon.training.prior import PriorTraining, train_prior
+from recon.training.views import load_images
 
 SHIPPED = "brain-mri-latent"
 
@@ -47,8 +52,8 @@ def configs(folder: Path, steps: int = 2, **options):
     common = dict(data=("set.npz",), data_root=str(folder), length={"steps": steps}, batch=2, crop=16)
     common |= dict(checkpoint_minutes=0.0, warmup_steps=1, **options)
     sizes = dict(widths=(4, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
-    outer = AutoencoderConfig(name="outer", out=str(folder / "outer"), network=sizes, kl=1e-5, **common)
-    inner = TrainConfig(
+    outer = AutoencoderTraining(name="outer", out=str(folder / "outer"), network=sizes, kl=1e-5, **common)
+    inner = PriorTraining(
         name="tiny",
         out=str(folder / "tiny"),
         network=dict(widths=(4, 8), blocks=1, patch=1, embedding=8),
@@ -66,7 +71,7 @@ def tiny(tmp_path_factory) -> Path:
     folder = training_set(tmp_path_factory.mktemp("latent"))
     outer, inner = configs(folder)
     train_autoencoder(outer, log=quiet)
-    return train(inner, log=quiet) / "tiny.safetensors"
+    return train_prior(inner, log=quiet) / "tiny.safetensors"
 
 
 # --- training ----------------------------------------------------------------------------------------------
@@ -78,8 +83,8 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path, kind):
     if kind == "latent":
         train_autoencoder(outer, log=quiet)
     run, config = {
-        "latent": (train, inner),
-        "pixel": (train, replace(inner, autoencoder=None, sigma_data=0.3)),
+        "latent": (train_prior, inner),
+        "pixel": (train_prior, replace(inner, autoencoder=None, sigma_data=0.3)),
     }.get(kind, (train_autoencoder, outer))
     whole = run(replace(config, out=str(tmp_path / "whole")), log=quiet)
 
@@ -97,6 +102,81 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path, kind):
         one, other = load_file(whole / name), load_file(tmp_path / "broken" / name)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one if key != "elapsed")
+
+
+def test_an_interrupted_training_says_how_to_go_on(tmp_path):
+    outer = replace(configs(training_set(tmp_path), steps=4)[0], checkpoint_minutes=9.0)
+    lines: list[str] = []
+
+    def stop(network, inputs) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> str:
+        with pytest.raises(KeyboardInterrupt), forward_hook(stop):
+            train_autoencoder(outer, log=lambda line: lines.append(str(line)))
+        return lines[-1]
+
+    assert run().startswith("Interrupted.") and "starts again: nothing was written" in lines[-1]
+    assert list((tmp_path / "outer").iterdir()) == []
+    train_autoencoder(replace(outer, length={"steps": 2}), log=quiet)
+    assert f"goes on from {outer.checkpoint}" in run()
+    assert sorted(os.listdir(outer.out)) == ["checkpoint.safetensors", "outer.json", "outer.safetensors"]
+
+
+@contextmanager
+def forward_hook(hook):
+    """``hook`` before each call of an encoder."""
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_one_training_at_a_time_writes_a_folder(tmp_path):
+    outer, _ = configs(training_set(tmp_path))
+    Path(outer.out).mkdir()
+    lock = WriteLock(outer.checkpoint)
+    with pytest.raises(OutputError, match="another run is writing it"):
+        train_autoencoder(outer, log=quiet)
+    lock.release()
+    train_autoencoder(outer, log=quiet)
+
+
+@pytest.mark.parametrize("broken", ["another network", "cut", "no checkpoint", "empty"])
+def test_a_checkpoint_that_is_none_of_this_training(tmp_path, broken):
+    outer, _ = configs(training_set(tmp_path))
+    train_autoencoder(outer, log=quiet)
+    path, before = outer.checkpoint, outer.checkpoint.read_bytes()
+    if broken == "another network":
+        outer = replace(outer, network=outer.network | {"widths": (4, 12)})
+    else:
+        path.write_bytes({"cut": before[:-99], "no checkpoint": b"text" * 9, "empty": b""}[broken])
+    with pytest.raises(InputError, match="cannot go on from") as caught:
+        train_autoencoder(replace(outer, length={"steps": 9}), log=quiet)
+    assert "--out" in caught.value.do
+
+
+def test_a_training_writes_over_nothing_that_it_reads(tmp_path):
+    outer, inner = configs(training_set(tmp_path))
+    train_autoencoder(outer, log=quiet)
+    before = outer.weights.read_bytes()
+    with pytest.raises(OutputError, match="would overwrite"):
+        train_prior(replace(inner, out=outer.out, name="outer"), log=quiet)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/tiny.json").write_text("{}")
+    with pytest.raises(OutputError, match="would overwrite"):
+        train(inner, reads=[tmp_path / "tiny/tiny.json"], log=quiet)
+    assert outer.weights.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_weights_as_they_were(tmp_path):
+    outer, _ = configs(training_set(tmp_path))
+    train_autoencoder(outer, log=quiet)
+    before = {path.name: path.read_bytes() for path in Path(outer.out).iterdir()}
+    with full_disk(2000), pytest.raises(OutputError, match="cannot be written"):
+        train_autoencoder(replace(outer, length={"steps": 3}), log=quiet)
+    assert {path.name: path.read_bytes() for path in Path(outer.out).iterdir()} == before
 
 
 def test_an_autoencoder_learns(tmp_path):

@@ -22,9 +22,10 @@ from ..errors import InputError, OutputError
 from ..intervals import LEVEL, RULE
 from .lock import WriteLock
 from .targets import fitting
-from .whole import HDF5_ERRORS, writing
+from .whole import HDF5_ERRORS, reserve, writing
 
 KIND = "recon-result"
+STRUCTURE = 2**16  # bytes that HDF5 needs beside the arrays, and more
 VERSIONED = ("recon", "torch", "deepinv", "numpy", "h5py")
 
 MEANING = {
@@ -187,9 +188,15 @@ class ResultWriter:
         attrs: Mapping[str, Any],
     ) -> h5py.File:
         """A new file with everything in it but the slices."""
-        slices, _, height, width = shape
-        file = h5py.File(self.part, "x")
+        slices, samples, height, width = shape
+        described = json.dumps(config, indent=2, sort_keys=True, default=str)
+        arrays = 4 * slices * height * width * (5 + 2 * samples) + height * width
+        reserve(
+            self.part, arrays + len(described) + STRUCTURE + 256 * slices
+        )  # scores, and whether it is finished
+        file = None
         try:
+            file = h5py.File(self.part, "w")
             for name, size, kind in (
                 ("reconstruction", (slices, height, width), np.float32),
                 ("std", (slices, height, width), np.float32),
@@ -201,7 +208,7 @@ class ResultWriter:
             allocate(file, "finished", (slices,), np.bool_, False)
             if mask is not None:
                 file["mask"] = mask.cpu().numpy()
-            file["config"] = json.dumps(config, indent=2, sort_keys=True, default=str)
+            file["config"] = described
             group = file.create_group("scores")
             for name, convention in scores.items():
                 allocate(group, name, (slices,), np.float64, np.nan)
@@ -221,8 +228,9 @@ class ResultWriter:
             )
             file.flush()
         except BaseException:
-            with suppress(*HDF5_ERRORS):  # closing writes, which may be what failed
-                file.close()
+            if file is not None:
+                with suppress(*HDF5_ERRORS):  # closing writes, which may be what failed
+                    file.close()
             self.part.unlink()
             raise
         return file

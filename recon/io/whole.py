@@ -54,6 +54,21 @@ def refuse_short(written: int, kept: int) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {kept} of {written} bytes were kept")
 
 
+def reserve(path: Path, size: int) -> None:
+    """Make the new file ``path`` and take ``size`` bytes of the disk for it; raises `OSError` where they are not to be had.
+
+    For files that HDF5 writes: where a disk or a quota is full in the midst of its work, it may crash.
+    """
+    with open(path, "xb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # not on every file system
+                path.unlink()
+                raise
+
+
 @contextmanager
 def writing(path: Path, kinds: tuple[type[Exception], ...] = HDF5_ERRORS) -> Iterator[None]:
     """Turn what a full disk or a lost folder makes the system raise into an `OutputError` about ``path``.

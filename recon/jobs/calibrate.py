@@ -12,16 +12,16 @@ from typing import Any
 from tqdm import tqdm
 
 from ..calibration import Calibration, Measured, measure, summary
-from ..errors import ConfigError, InputError, OutputError
+from ..errors import ConfigError, InputError
 from ..intervals import refuse_level
-from ..io import center_crop, check_folder, open_kspace, scan
+from ..io import center_crop, check_folder, open_kspace, refuse_existing, refuse_overwriting, scan
 from ..io.acquisition import MaskChoice, has_gaps, measured_samples
 from ..io.simulated import count_images, holds_images, simulated_file
-from ..io.whole import write_whole
-from .shared.inputs import PlannedFile, expand, plan_file
+from ..io.whole import write_together
+from .shared.planning import PlannedFile, describe, kspace_files, plan_file
 from .shared.reliability import figure, others, report, table, verdict
 from .shared.settings import Settings, prepared_prior
-from .shared.slices import batched, describe, reconstruct_some, slices_at_once
+from .shared.slices import batches, reconstruct_some
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 MASK = MaskChoice("random", 4, 0.08)  # where none is chosen
@@ -45,6 +45,7 @@ def calibrate(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
+    reads: Sequence[str | Path] = (),
     say: Callable[[str], object] | None = None,
 ) -> Calibration | None:
     """Measure `calibration.summary` over ``slices`` of each input, and write ``calibration.json``, ``.md`` and ``.png``.
@@ -61,9 +62,10 @@ def calibrate(
     refuse_few(settings.recipe.samples, slices)
     settings = with_usual_mask(settings)
     targets = [check_folder(out) / f"calibration.{kind}" for kind in ("json", "md", "png")]
-    refuse_there(targets, overwrite)
+    refuse_existing(targets, overwrite)
     prior = prepared_prior(settings)
-    files = expand(inputs, raised)
+    files = kspace_files(inputs, raised)
+    refuse_overwriting(targets, [*files, *settings.files, *reads])
     pieces = [make_piece(path, slices, targets[0], settings, prior) for path in files]
     if sum(len(piece.slices) for piece in pieces) < 2:
         raise InputError(
@@ -76,13 +78,23 @@ def calibrate(
             chosen = ", ".join(map(str, piece.slices.values()))
             say(f"{describe(piece.plan, settings, prior, len(piece.slices))}\n  slices measured: {chosen}")
         return None
-    measured = work(pieces, settings, prior, levels, say)
+    try:
+        measured = work(pieces, settings, prior, levels, say)
+    except KeyboardInterrupt:
+        say(
+            "Interrupted. Nothing was written: a calibration is one of all slices, so the same command starts again."
+        )
+        raise
     found = summary(measured, levels)
     names = [path.name for path in files]
     texts = as_json(found, names, settings), report(found, names, settings.recipe, settings.mask)
-    for target, text in zip(targets, texts, strict=False):
-        write_whole(target, lambda file, text=text: file.write(text.encode()))
-    write_whole(targets[2], lambda file: figure(found).savefig(file, format="png"))
+    write_together(
+        {
+            targets[0]: lambda file: file.write(texts[0].encode()),
+            targets[1]: lambda file: file.write(texts[1].encode()),
+            targets[2]: lambda file: figure(found).savefig(file, format="png"),
+        }
+    )
     say(table(found))
     say(others(found))
     say(f"Written: {', '.join(map(str, targets))}")
@@ -102,7 +114,7 @@ def work(
     total = sum(len(piece.slices) for piece in pieces) * settings.recipe.steps
     with tqdm(total=total, unit="step", disable=None, smoothing=0.05) as bar:
         for plan, numbers in ((piece.plan, piece.slices) for piece in pieces):
-            for indices in batched(list(numbers), slices_at_once(plan, settings, prior)):
+            for indices in batches(plan, list(numbers), settings, prior):
                 for index, reference, result in reconstruct_some(plan, settings, prior, indices, bar):
                     assert reference is not None  # `make_piece`
                     samples = center_crop(result.samples, plan.file.crop)
@@ -127,7 +139,7 @@ def make_piece(path: Path, slices: int | None, target: Path, settings: Settings,
             "Intervals are compared with the image of all data.",
             "Name fully sampled k-space, or magnitude images as npz with `images`.",
         )
-    plan = plan_file(file, found, target, settings, prior, overwrite=True)
+    plan = plan_file(file, found, target, settings, prior)
     if not plan.acquisition.simulated:
         raise ConfigError(
             f"{path}: the mask leaves nothing out.",
@@ -170,12 +182,6 @@ def refuse_few(samples: int, slices: int | None) -> None:
         )
     if slices is not None and slices < 1:
         raise ConfigError(f"slices is {slices}.", do="Measure at least 1 of each input, 2 in all.")
-
-
-def refuse_there(targets: Sequence[Path], overwrite: bool) -> None:
-    for path in targets:
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} is there already.", do="Choose another --out, or use --overwrite.")
 
 
 def raised(path: Path, error: Exception) -> None:

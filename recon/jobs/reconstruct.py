@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -13,17 +15,22 @@ from ..io import (
     ResultWriter,
     center_crop,
     check_folder,
+    is_done,
     open_kspace,
+    picture_path,
+    refuse_overwriting,
     result_paths,
     save_panel,
     scan,
 )
+from ..io.lock import refuse_busy
 from ..io.outcome import Failure, Outcome, explained
+from ..io.results import part_of
 from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
-from .shared.inputs import PlannedFile, expand, plan_file
+from .shared.planning import PlannedFile, describe, kspace_files, plan_file
 from .shared.settings import Settings, prepared_prior
-from .shared.slices import batched, describe, reconstruct_some, reference_of, slices_at_once
+from .shared.slices import batches, reconstruct_some, reference_of
 
 
 def reconstruct(
@@ -33,16 +40,18 @@ def reconstruct(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
+    reads: Sequence[str | Path] = (),
     say: Callable[[str], object] | None = None,
     fail: Callable[[Failure], object] = lambda failure: None,
 ) -> Outcome:
-    """Reconstruct k-space files, or folders of them, to ``out/<stem>.h5`` and pictures beside them.
+    """Reconstruct k-space files, or folders of them, to ``out/<stem>.h5`` with pictures beside them.
 
     Every input is checked before the first network call and before anything is written; one that
     fails does not stop the others. A run that is interrupted leaves ``.h5.part`` files, which the
-    next one with the same settings goes on with; finished slices are never done twice. ``fail`` is
-    told of each failure as it happens. Raises `ConfigError` and `OutputError` for what concerns all
-    inputs.
+    next one with the same settings goes on with; finished slices are never done twice. ``reads`` are
+    further files that the command reads, such as its configuration: none of its inputs is written
+    over. ``fail`` is told of each failure as it happens. Raises `ConfigError` and `OutputError` for
+    what concerns all inputs.
     """
     settings = settings or Settings()
     say = say or tqdm.write
@@ -53,11 +62,12 @@ def reconstruct(
         fail(outcome.failures[-1])
 
     prior = prepared_prior(settings)
-    files = expand(inputs, failed)
+    files = kspace_files(inputs, failed)
     targets = result_paths(files, out)
+    refuse_overwriting(targets, reads := [*files, *settings.files, *reads])
     check_folder(out)
     try:
-        plans = plan_files(files, targets, settings, prior, overwrite, failed)
+        plans = plan_files(files, targets, settings, prior, overwrite, reads, failed)
         if dry_run:
             for plan in plans:
                 say(describe(plan, settings, prior))
@@ -66,8 +76,13 @@ def reconstruct(
         work(plans, settings, prior, overwrite, outcome, say, failed)
     except KeyboardInterrupt:
         outcome.interrupted = True
-        say("Interrupted. The same command goes on with the slices that are missing.")
+        afresh = overwrite and any(part_of(target).exists() for target in targets)
+        command = "The same command" + (" without --overwrite" if afresh else "")
+        say(f"Interrupted. {command} goes on with the slices that are missing.")
     return outcome
+
+
+# --- planning --------------------------------------------------------------------------------------------
 
 
 def plan_files(
@@ -76,18 +91,26 @@ def plan_files(
     settings: Settings,
     prior: Any,
     overwrite: bool,
+    reads: Sequence[str | Path],
     failed: Callable[[Path, Exception], None],
 ) -> list[PlannedFile]:
+    """The plans of the files that can be reconstructed; ``failed`` is told of the others."""
     plans = []
     with tqdm(total=len(files), desc="checking", unit="file", disable=None, leave=False) as bar:
         for path, target in zip(files, targets, strict=True):
             try:
                 file = open_kspace(path)
-                plans.append(plan_file(file, scan(file), target, settings, prior, overwrite))
+                plan = plan_file(file, scan(file), target, settings, prior)
+                refuse_overwriting((picture_path(target, index) for index in range(file.slices)), reads)
+                refuse_busy(target)
+                plans.append(replace(plan, done=is_done(target, plan.config, plan.source, overwrite)))
             except Exception as error:
                 failed(path, explained(error, path))
             bar.update()
     return plans
+
+
+# --- the work --------------------------------------------------------------------------------------------
 
 
 def work(
@@ -99,7 +122,7 @@ def work(
     say: Callable[[str], object],
     failed: Callable[[Path, Exception], None],
 ) -> None:
-    """Reconstruct what is planned, a file at a time, under one bar."""
+    """Reconstruct what is planned, a file at a time, under one bar; ``outcome`` is kept up to date."""
     outcome.done = [plan.target for plan in plans if plan.done]
     for target in outcome.done:
         say(f"{target} is done already.")
@@ -126,47 +149,48 @@ def reconstruct_file(
     say: Callable[[str], object],
 ) -> None:
     """All slices of one file that are missing; an error before the first is done leaves no file."""
-    file, recipe = plan.file, settings.recipe
+    file, steps = plan.file, settings.recipe.steps
     peak = reference_peak(plan)
-    writer = ResultWriter(
+    with open_result(plan, settings, overwrite, scored=peak is not None) as writer:
+        try:
+            bar.update((file.slices - len(writer.todo)) * steps)
+            for indices in batches(plan, writer.todo, settings, prior):
+                bar.set_description(f"{file.path.name} {indices[-1] + 1}/{file.slices}")
+                for index, reference, result in reconstruct_some(plan, settings, prior, indices, bar):
+                    finish_slice(plan, index, reference, peak, result, writer, say)
+            found = writer.scores
+            writer.finish()
+        except Exception:
+            if not any(writer.finished):
+                writer.discard()
+            raise
+    if summary := summarised(found):
+        say(f"{file.path.name}, {summary}")
+
+
+def open_result(plan: PlannedFile, settings: Settings, overwrite: bool, scored: bool) -> ResultWriter:
+    """The file that the slices of ``plan`` are written to, begun or to be continued."""
+    acquisition = plan.acquisition
+    return ResultWriter(
         plan.target,
-        slices=file.slices,
-        size=file.crop,
-        samples=recipe.samples,
+        slices=plan.file.slices,
+        size=plan.file.crop,
+        samples=settings.recipe.samples,
         config=plan.config,
-        seed=recipe.seed,
+        seed=settings.recipe.seed,
         source=plan.source,
-        mask=plan.acquisition.mask[0] if plan.acquisition.whole_columns else plan.acquisition.mask,
-        scores=CONVENTIONS if peak is not None else None,
+        mask=acquisition.mask[0] if acquisition.whole_columns else acquisition.mask,
+        scores=CONVENTIONS if scored else None,
         attrs=dict(
-            input=file.path.name,
+            input=plan.file.path.name,
             device=str(settings.runtime.torch_device()),
-            acceleration=plan.acquisition.accel,
+            acceleration=acquisition.accel,
         ),
         overwrite=overwrite,
     )
-    found: list[dict[str, Score]] = []
-    with writer:
-        try:
-            bar.update((file.slices - len(writer.todo)) * recipe.steps)
-            for indices in batched(writer.todo, slices_at_once(plan, settings, prior)):
-                bar.set_description(f"{file.path.name} {indices[-1] + 1}/{file.slices}")
-                for index, reference, result in reconstruct_some(plan, settings, prior, indices, bar):
-                    found.append(keep(plan, index, reference, peak, result, writer, say))
-            writer.finish()
-        except Exception:
-            nothing = not any(writer.finished)
-            writer.close()
-            if nothing:
-                writer.part.unlink(missing_ok=True)
-            raise
-    values = [{name: float(score) for name, score in each.items()} for each in found if each]
-    if len(values) > 1:
-        mean = {name: sum(each[name] for each in values) / len(values) for name in values[0]}
-        say(f"{file.path.name}, mean of {len(values)} slices: {in_words(mean)}")
 
 
-def keep(
+def finish_slice(
     plan: PlannedFile,
     index: int,
     reference: Tensor | None,
@@ -174,36 +198,36 @@ def keep(
     result: SliceResult,
     writer: ResultWriter,
     say: Callable[[str], object],
-) -> dict[str, Score]:
-    """Compare, draw and write one slice; returns its scores (none without a reference)."""
-    file = plan.file
+) -> None:
+    """Compare, draw and write one slice; it is finished once all of that is done."""
+    size = plan.file.crop
     mean, samples, zero_filled = (
-        center_crop(image, file.crop) for image in (result.mean, result.samples, result.zero_filled)
+        center_crop(image, size) for image in (result.mean, result.samples, result.zero_filled)
     )
-    std, bounds = (
-        None if image is None else center_crop(image, file.crop) for image in (result.std, result.interval)
+    std, interval = (
+        None if image is None else center_crop(image, size) for image in (result.std, result.interval)
     )
-    found: dict[str, Score] = {}
-    if reference is not None and peak is not None and float(reference.max()) > 0:
-        found = scores(mean, reference, peak)
+    found = compare(mean, reference, peak)
     words = in_words({name: float(score) for name, score in found.items()})
     save_panel(
-        plan.target.with_name(f"{plan.target.stem}_{index:03d}.png"),
+        picture_path(plan.target, index),
         zero_filled,
         mean,
         std,
         reference,
         found["scaled_psnr"].scale if found else 1.0,
-        f"{file.path.name}, slice {index}, {plan.acquisition}" + (f", {words}" if words else ""),
+        f"{plan.file.path.name}, slice {index}, {plan.acquisition}" + (f", {words}" if words else ""),
     )
     writer.write(
-        index, mean=mean, samples=samples, zero_filled=zero_filled, std=std, interval=bounds, scores=found
+        index, mean=mean, samples=samples, zero_filled=zero_filled, std=std, interval=interval, scores=found
     )
     say(
         f"  slice {index}: {words + ', ' if words else ''}noise {result.sigma_y:.3g}, "
         f"{result.network_calls} network calls, {result.seconds:.1f} s"
     )
-    return found
+
+
+# --- scores ----------------------------------------------------------------------------------------------
 
 
 def reference_peak(plan: PlannedFile) -> float | None:
@@ -216,6 +240,23 @@ def reference_peak(plan: PlannedFile) -> float | None:
         image = reference_of(plan, piece.kspace, piece.reference)
         peak = max(peak, 0.0 if image is None else float(image.max()))
     return peak
+
+
+def compare(mean: Tensor, reference: Tensor | None, peak: float | None) -> dict[str, Score]:
+    """Scores of one slice; none without a reference, or where it is zero everywhere."""
+    if reference is None or peak is None or not float(reference.max()) > 0:
+        return {}
+    return scores(mean, reference, peak)
+
+
+def summarised(found: Mapping[str, np.ndarray]) -> str:
+    """Means over all slices that have scores, of this run and of those before it; nothing for a single one."""
+    known = {name: values[~np.isnan(values)] for name, values in found.items()}
+    count = min((len(values) for values in known.values()), default=0)
+    if count < 2:
+        return ""
+    means = {name: float(values.mean()) for name, values in known.items()}
+    return f"mean of {count} slices: {in_words(means)}"
 
 
 def in_words(values: Mapping[str, float]) -> str:

@@ -7,6 +7,7 @@ Objective: mean squared error of the reconstruction plus a weak Kullback-Leibler
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +16,26 @@ from torch import Tensor
 
 from ..networks.autoencoder import Autoencoder
 from .augment import with_random_phase
-from .loop import Training, as_channels, fit, load_images, plain_views, write_prior
+from .checkpoint import write_weights
+from .loop import train_network
+from .settings import Training
+from .views import as_channels, load_images, plain_views
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(Training):
+class AutoencoderTraining(Training):
     """`Training`, and ``kl``, the weight of the Kullback-Leibler term; ``network`` holds the options of `Autoencoder`."""
 
     kl: float = 1e-6
 
 
-def train_autoencoder(config: AutoencoderConfig, *, log=print) -> Path:
-    """Run, or go on with, a training; returns the folder with ``<name>.safetensors`` and its card."""
+def train_autoencoder(
+    config: AutoencoderTraining,
+    *,
+    reads: Sequence[str | Path] = (),
+    log: Callable[[object], object] = print,
+) -> Path:
+    """Train, or go on; returns the folder with ``<name>.safetensors`` and its card. See `loop.train_network`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
     model = Autoencoder(channels=config.channels, **config.network)
@@ -46,14 +55,14 @@ def train_autoencoder(config: AutoencoderConfig, *, log=print) -> Path:
             "kl": config.kl,
             **latent_statistics(shadow.eval(), config),
         }
-        write_prior(config, shadow.state_dict(), card, step, elapsed)
+        write_weights(config, shadow.state_dict(), card, step, elapsed)
         log({key: value for key, value in card.items() if key.startswith(("latent", "validation"))})
 
-    return fit(config, model, loss, publish, log=log)
+    return train_network(config, model, loss, publish, reads=reads, log=log)
 
 
 @torch.no_grad()
-def latent_statistics(model: Autoencoder, config: AutoencoderConfig) -> dict[str, object]:
+def latent_statistics(model: Autoencoder, config: AutoencoderTraining) -> dict[str, object]:
     """Mean and standard deviation of each latent channel; the round trip's PSNR of whole validation slices."""
     clean = plain_views(load_images(config.root, config.data, config.percentile)[::4], config)[0]
     latents = torch.cat([model.encode(part) for part in clean.split(8)]).movedim(1, 0).flatten(1)

@@ -1,4 +1,4 @@
-"""The training behind ``recon train``: an EDM denoiser of slices on disk, or of their latents.
+"""The training of a prior: an EDM denoiser of slices on disk, or of their latents.
 
 Objective (Karras et al. 2022, eq. 8): ``E |F(c_in x; c_noise) - (x0 - c_skip x) / c_out|^2`` with
 ``x = x0 + sigma eps``; ``sigma`` log-normal, a share of it log-uniform over the whole range.
@@ -7,6 +7,7 @@ Objective (Karras et al. 2022, eq. 8): ``E |F(c_in x; c_noise) - (x0 - c_skip x)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from torch import Tensor
 from ..networks.load import Latents, load_autoencoder
 from ..networks.precondition import EDM
 from ..networks.unet import UNet
-from .loop import Training, fit, load_images, plain_views, write_prior
+from .checkpoint import write_weights
+from .loop import train_network
+from .settings import Training
+from .views import load_images, plain_views
 
 CURVE_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
-class TrainConfig(Training):
-    """What a training run is: every key of the YAML file, with its default; the first are `Training`'s.
+class PriorTraining(Training):
+    """`Training`, and what is told a denoiser: its noise levels, and the autoencoder if it is one of latents.
 
     ``autoencoder``: weights that `recon.training.autoencoder` wrote; the denoiser is then one of latents of unit
     variance, in which all sigmas are, and the two together become a latent prior.
@@ -37,8 +41,18 @@ class TrainConfig(Training):
     sigma_log_std: float = 1.4
     sigma_uniform_share: float = 0.1
 
+    @property
+    def files(self) -> list[Path]:
+        """The data, and the autoencoder with its card."""
+        inner = [] if self.autoencoder is None else [Path(self.autoencoder)]
+        return [
+            *super().files,
+            *(path.with_suffix(end) for path in inner for end in (".json", ".safetensors")),
+        ]
 
-def draw_sigma(config: TrainConfig, count: int, generator: torch.Generator) -> Tensor:
+
+def draw_sigma(config: PriorTraining, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,) of a training step: log-normal, a share of them log-uniform over the whole range."""
     log_sigma = config.sigma_log_mean + config.sigma_log_std * torch.randn(count, generator=generator)
     low, high = math.log(config.sigma_min), math.log(config.sigma_max)
     uniform = low + (high - low) * torch.rand(count, generator=generator)
@@ -46,8 +60,13 @@ def draw_sigma(config: TrainConfig, count: int, generator: torch.Generator) -> T
     return torch.where(share, uniform, log_sigma).clamp(low, high).exp()
 
 
-def train(config: TrainConfig, *, log=print) -> Path:
-    """Run, or go on with, a training; returns the folder with ``<name>.safetensors`` and its card."""
+def train_prior(
+    config: PriorTraining,
+    *,
+    reads: Sequence[str | Path] = (),
+    log: Callable[[object], object] = print,
+) -> Path:
+    """Train, or go on; returns the folder with ``<name>.safetensors`` and its card. See `loop.train_network`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     latents = None if config.autoencoder is None else load_autoencoder(config.autoencoder).to(device)
     channels = config.channels if latents is None else latents.channels
@@ -82,13 +101,13 @@ def train(config: TrainConfig, *, log=print) -> Path:
         card["parameters"] = sum(p.numel() for p in parts)
         if config.validation:
             card["validation_psnr_of_denoising"] = denoising_curve(shadow_model, latents, config)
-        write_prior(config, tensors, card, step, elapsed)
+        write_weights(config, tensors, card, step, elapsed)
 
-    return fit(config, network, loss, publish, log=log)
+    return train_network(config, network, loss, publish, reads=reads, log=log)
 
 
 @torch.no_grad()
-def denoising_curve(model: EDM, latents: Latents | None, config: TrainConfig) -> dict[str, float]:
+def denoising_curve(model: EDM, latents: Latents | None, config: PriorTraining) -> dict[str, float]:
     """PSNR (dB, peak 1) of ``D(x0 + sigma eps)`` for each sigma, on crops that are always the same."""
     images = load_images(config.root, config.validation, config.percentile)
     clean, generator = plain_views(images, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
@@ -22,6 +23,12 @@ class Settings:
     mask: MaskChoice = field(default_factory=MaskChoice)
     maps: str | None = None
     runtime: Runtime = field(default_factory=Runtime)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the settings name: mask, maps and prior, where they are files."""
+        mask = self.mask.name if self.mask.is_file else None
+        return [Path(name) for name in (mask, self.maps, self.recipe.prior) if name]
 
 
 def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:

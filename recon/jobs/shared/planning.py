@@ -1,0 +1,125 @@
+"""The k-space files that a job is given: found, inspected, and planned before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, InputError
+from ...io import READERS, KSpaceFile, Scan, files_in, read_maps
+from ...io.acquisition import Acquisition, acquire, refuse_few_lines
+from ...latent import LatentPrior
+from ...registry.recipe import build
+from .memory import memory
+from .settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedFile:
+    """One input that can be used, and what will be done with it.
+
+    ``source`` is the fingerprint of its k-space, ``config`` everything else that the result depends on,
+    ``maps`` a file of sensitivity maps, ``done`` whether ``target`` holds this result already.
+    """
+
+    file: KSpaceFile
+    acquisition: Acquisition
+    source: str
+    target: Path
+    config: dict[str, Any]
+    maps: str | None
+    done: bool = False
+
+    @property
+    def cropped_readout(self) -> bool:
+        """Whether the oversampled readout is cropped to the image before the reconstruction, not after it."""
+        return self.acquisition.whole_columns and self.file.crop[0] < self.file.height
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image that is sampled."""
+        return (self.file.crop[0] if self.cropped_readout else self.file.height, self.file.width)
+
+
+def kspace_files(inputs: Sequence[str | Path], failed: Callable[[Path, Exception], None]) -> list[Path]:
+    """The files named by ``inputs``, each once; a folder stands for the k-space files in it.
+
+    ``failed`` is told of a folder that cannot be read or holds none.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, inputs):
+        try:
+            for file in kspace_in(path) if path.is_dir() else [path]:
+                found.setdefault(file.resolve(), file)
+        except InputError as error:
+            failed(path, error)
+    return list(found.values())
+
+
+def kspace_in(folder: Path) -> list[Path]:
+    """The k-space files in a folder; raises `InputError` where there is none or it cannot be read."""
+    suffixes = [suffix for suffix in READERS if suffix != ".hdr"]  # its .cfl stands for it
+    files = files_in(folder, suffixes)
+    if not files:
+        raise InputError(
+            f"The folder {folder} holds no k-space.",
+            f"No file in it ends in {', '.join(suffixes)}.",
+            "Name the files, or another folder.",
+        )
+    return files
+
+
+def plan_file(file: KSpaceFile, found: Scan, target: Path, settings: Settings, prior: Any) -> PlannedFile:
+    """How ``file`` is reconstructed with these settings.
+
+    Raises `ConfigError` and `InputError` where mask, maps, coils or the size of the image do not allow it.
+    """
+    recipe = settings.recipe
+    acquisition = acquire(file, found, settings.mask)
+    if settings.maps is not None:
+        for index in range(file.slices):
+            read_maps(settings.maps, file, index)
+    elif file.maps is None and file.coils > 1:
+        refuse_few_lines(file, acquisition, recipe.kernel)
+        if recipe.sets is not None and recipe.sets > file.coils:
+            raise ConfigError(
+                f"{file.path}: {recipe.sets} sets of maps were asked for.",
+                f"It has {file.coils} coils.",
+                "Use --sets 1.",
+            )
+    config = {
+        **asdict(recipe),
+        "prior_sha256": getattr(prior, "card", {}).get("sha256", ""),
+        "mask": asdict(settings.mask) | {"digest": digest(acquisition.mask.numpy().tobytes())},
+        "maps": None if settings.maps is None else digest(Path(settings.maps).read_bytes()),
+        "dtype": settings.runtime.dtype,
+    }
+    plan = PlannedFile(file, acquisition, found.fingerprint, target, config, settings.maps)
+    if isinstance(prior, LatentPrior):
+        prior.refuse_size(plan.size)
+    return plan
+
+
+def digest(data: bytes) -> str:
+    """A short hash, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def describe(plan: PlannedFile, settings: Settings, prior: Any, slices: int | None = None) -> str:
+    """What would be done with a file, or with ``slices`` of its slices, for ``--dry-run``."""
+    file, recipe = plan.file, settings.recipe
+    maps = "given" if plan.maps or file.maps else "estimated" if file.coils > 1 else "none, one coil"
+    sampler, solver = build(recipe, prior)
+    calls = (slices or file.slices) * sampler.network_calls(solver, recipe.steps, recipe.sigma_end)
+    needed = memory(plan.size, file.coils, settings, prior)
+    lines = [
+        f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
+        f"  {file.slices} slices, {file.coils} coils, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
+        f"  mask: {plan.acquisition}; maps: {maps}",
+        f"  {0 if plan.done else calls} network calls of {recipe.samples} samples; "
+        f"about {needed / 2**30:.1f} GiB of memory",
+    ]
+    return "\n".join(lines)
