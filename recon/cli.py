@@ -522,12 +522,12 @@ def check(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    from .speed.run import QUALITY, cells
+    from .speed.run import QUALITY, measurements
     from .speed.run import bench as run
 
     quality = [name for name in args.names if name in QUALITY]
     speed = [name for name in args.names if name not in quality]
-    wanted = cells(speed) if speed or not quality else []
+    wanted = measurements(speed) if speed or not quality else []
     if args.dry_run:
         print("\n".join([*wanted, *quality]))
     elif wanted:
@@ -536,42 +536,28 @@ def bench(args: argparse.Namespace) -> int:
         if name == "curve":
             draw_curve(args)
         elif not args.dry_run:
-            compare_methods(args)
+            from .benchmark.comparison import run_comparison
+
+            run_comparison(args.config, args.data)
     return 0
 
 
-def compare_methods(args: argparse.Namespace) -> None:
-    from .benchmark.scan import compare
-    from .jobs.shared.settings import prepared_prior, settle
-    from .registry.configuration import read_config
-
-    settings = settle(read_config(args.config) if args.config else {}, {})
-    path = real_data(args, "mri/kspace", KSPACE)
-    compare(path, settings.recipe, prepared_prior(settings), settings.runtime)
-
-
 def draw_curve(args: argparse.Namespace) -> None:
-    from .benchmark.curve.run import curve, read_curve
-    from .jobs.shared.settings import prepared_prior, settle
-    from .registry.configuration import read_config
+    from .benchmark.curve.run import run_curve
 
-    settings = settle(read_config(args.config) if args.config else {}, {})
-    plan = read_curve(settings.recipe, args.cases, args.solvers, args.calls, args.samples, args.keep)
-    path = real_data(args, "mri/kspace", KSPACE)
-    made = curve(path, plan, prepared_prior(settings), settings.runtime, Path(args.out), dry_run=args.dry_run)
+    made = run_curve(
+        args.config,
+        args.data,
+        args.out,
+        cases=args.cases,
+        solvers=args.solvers,
+        calls=args.calls,
+        samples=args.samples,
+        keep=args.keep,
+        dry_run=args.dry_run,
+    )
     if made:
         print(f"Written: {', '.join(map(str, made))}")
-
-
-KSPACE = "real_brain_mprage_4ch.h5"
-
-
-def real_data(args: argparse.Namespace, folder: str, name: str) -> Path:
-    """The file below ``--data``, in its folder or in none."""
-    from .benchmark.scan import found
-
-    data = Path(args.data or os.environ.get("RECON_SHARED_DATA", "../shared/data"))
-    return found(data, f"{folder}/{name}", name)
 
 
 if __name__ == "__main__":

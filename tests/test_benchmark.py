@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +19,15 @@ from make_kspace import make_fastmri_file
 from make_prior import make_prior
 
 from recon import metrics
-from recon.benchmark import run as job
+from recon.benchmark import run
+from recon.benchmark.answer import Answer
 from recon.benchmark.cells import cells
-from recon.benchmark.scenes import Images, KSpace, chosen
+from recon.benchmark.rows import scored
+from recon.benchmark.sharing import claimed
+from recon.benchmark.sources import Images, KSpace, chosen_slices
 from recon.benchmark.specs import read_benchmark
 from recon.cli import main
-from recon.errors import ConfigError
+from recon.errors import ConfigError, OutputError
 from recon.networks.load import load_prior
 
 SIZE = 24
@@ -52,9 +60,16 @@ def grid(folder, tmp_path):
     def go(*arguments: str, out="out", **changes) -> int:
         settings = {**GRID, "prior": str(folder / "tiny.safetensors"), **changes}
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-        return main(
-            ["benchmark", str(tmp_path / "grid.yaml"), "--data", str(folder), "--out", str(tmp_path / out), *arguments]
-        )  # fmt: skip
+        command = [
+            "benchmark",
+            str(tmp_path / "grid.yaml"),
+            "--data",
+            str(folder),
+            "--out",
+            str(tmp_path / out),
+        ]
+        go.command = [sys.executable, "-m", "recon.cli", *command]  # the same in a process of its own
+        return main([*command, *arguments])
 
     return go
 
@@ -121,6 +136,104 @@ def test_a_run_that_was_cut_short_is_mended(grid, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_a_row_is_done_after_its_pictures(grid, tmp_path, capsys, monkeypatch):
+    """A cell whose pictures cannot be saved failed, and is tried again with the others that did."""
+    save, full = run.save_pictures, OutputError("pictures cannot be written.", "No space left on device.")
+
+    def failing(out, key, *rest):
+        if len(list((tmp_path / "out").glob("pictures/*_error.png"))) == 2:
+            raise full
+        return save(out, key, *rest)
+
+    monkeypatch.setattr(run, "save_pictures", failing)
+    assert grid() == 1
+    found = rows(tmp_path / "out")
+    assert [row["status"] for row in found] == ["done", "done", "failed", "failed"]
+    assert all("metrics" not in row and "pictures" not in row for row in found[2:])
+    assert "No space left" in found[2]["error"]["why"]
+    monkeypatch.setattr(run, "save_pictures", save)
+    assert grid() == 0
+    assert [row["status"] for row in rows(tmp_path / "out")[4:]] == ["done", "done"]
+    assert "2 cells done now, 2 before, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["solve", "scored", "save_pictures", "append_row", "row_in_words"])
+def test_a_run_interrupted_anywhere_goes_on(grid, tmp_path, capsys, monkeypatch, where):
+    function, calls = getattr(run, where), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    monkeypatch.setattr(run, where, interrupted)
+    assert grid() == 130
+    count = len(rows(tmp_path / "out"))
+    assert count == (2 if where == "row_in_words" else 1)
+    assert "Interrupted" in capsys.readouterr().out and (tmp_path / "out/index.html").is_file()
+    monkeypatch.setattr(run, where, function)
+    assert grid() == 0
+    assert len({row["key"] for row in rows(tmp_path / "out")}) == len(rows(tmp_path / "out")) == 4
+    assert f"{4 - count} cells done now, {count} before, 0 failed" in capsys.readouterr().out
+
+
+def test_a_disk_without_room_for_a_row_is_not_announced_as_done(grid, tmp_path, capsys, monkeypatch):
+    append, calls = run.append_row, []
+
+    def full(path, row):
+        calls.append(row)
+        if len(calls) == 2:
+            raise OutputError(f"{path} cannot be written.", "No space left on device.")
+        append(path, row)
+
+    monkeypatch.setattr(run, "append_row", full)
+    assert grid() == 2
+    said = capsys.readouterr()
+    assert said.out.count("PSNR") == 1 and "No space left" in said.err
+    assert grid() == 0 and len(rows(tmp_path / "out")) == 4
+
+
+def test_the_same_command_twice_at_once_does_every_cell_once(grid, tmp_path, capsys):
+    """One of the two is interrupted or killed on the way: the other does what is left."""
+    changes = {"seeds": [*range(8)], "methods": {**GRID["methods"], "ddrm": {"solver": "euler"}}, "calls": 12}
+    assert grid("--dry-run", **changes) == 0
+    command = grid.command
+    root = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(command, env=os.environ | root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    path = tmp_path / "out/rows.jsonl"
+    while (not path.exists() or path.read_bytes().count(b"\n") < 3) and both[0].poll() is None:
+        time.sleep(0.01)
+    both[0].send_signal(signal.SIGINT)
+    said, _ = both[0].communicate(timeout=120)
+    assert both[0].returncode == 130 and "Interrupted" in said
+    said, error = both[1].communicate(timeout=120)
+    assert both[1].returncode == 1 and "Traceback" not in error  # ddrm cannot solve one of the problems
+    found = rows(tmp_path / "out")
+    assert len(found) == len({row["key"] for row in found}) == 2 + 4 * 8
+    assert {row["status"] for row in found if row["cell"]["method"] != "ddrm"} == {"done"}
+    assert sum(row["status"] == "failed" for row in found) == 8
+    left = {p.name for p in (tmp_path / "out").rglob("*") if p.suffix in (".part", ".lock")}
+    assert left <= {".rows.jsonl.lock", ".index.html.lock"}
+    assert (tmp_path / "out/table.csv").read_text().count("\n") == 1 + len(found)
+    capsys.readouterr()
+
+
+def test_what_another_process_is_measuring_is_left_to_it(grid, tmp_path, capsys):
+    assert grid("--dry-run") == 0
+    key = capsys.readouterr().out.split()[0]
+    (tmp_path / "out").mkdir()
+    with claimed(tmp_path / "out", key) as mine:
+        assert mine and grid() == 0
+    assert "1 cells are being measured by another process" in capsys.readouterr().out
+    assert len(rows(tmp_path / "out")) == 3
+    assert grid() == 0 and len(rows(tmp_path / "out")) == 4
+    capsys.readouterr()
+
+
 def test_parts_and_patterns_share_the_work(grid, tmp_path, capsys):
     assert grid(out="all") == 0
     assert grid("--part", "1/2") == 0 and len(rows(tmp_path / "out")) == 2
@@ -160,11 +273,44 @@ def test_a_dry_run_does_nothing(grid, tmp_path, capsys):
         ({"inputs": ["nothing.npz"]}, "nothing.npz"),
         ({"inputs": []}, "inputs"),
         ({"prior": "brain-mir"}, '"brain-mri"'),
+        ({"methods": {"zero-filled": {"sampler": "tv", "options": {"lambda": [1]}}}}, '"lambdas"'),
+        ({"methods": {"deepinv-diffpir": {"calls": 0}}}, "at least 1"),
     ],
 )  # fmt: skip
 def test_what_a_config_misspells_is_refused_before_anything_is_run(grid, tmp_path, capsys, changes, said):
     assert grid(**changes) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+WRONG = ("text", -1, 1.5, True, [], ["text"], [[1]], {"a": 1}, {1: 2}, None, float("nan"))
+OF_METHOD = ("options", "solver", "solver_options", "calls", "samples", "grid", "start", "sigma_start",
+             "sigma_end", "ensemble", "active", "problems", "limit")  # fmt: skip
+OF_PROBLEM = ("operator", "options", "sigma", "mask", "inputs")
+OF_ALL = ("inputs", "problems", "methods", "title", "prior", "solver", "calls", "samples", "seeds", "slices",
+          "pictures", "level", "runtime")  # fmt: skip
+
+
+@pytest.mark.parametrize("value", WRONG, ids=str)
+def test_no_value_of_a_config_is_a_fault_of_the_program(folder, value):
+    """A value gives cells with keys, or is refused as a setting: nothing else is raised."""
+    settings = {**GRID, "prior": str(folder / "tiny.safetensors")}
+    tried = [{**settings, name: value} for name in OF_ALL]
+    tried += [{**settings, "methods": {"dds": value}}, {**settings, "problems": {"mri": value}}]
+    tried += [{**settings, "methods": {"dds": {name: value}}} for name in OF_METHOD]
+    tried += [{**settings, "problems": {"mri": {**MRI, name: value}}} for name in OF_PROBLEM]
+    tried += [
+        {**settings, "problems": {"scan": {"mask": {name: value}}}} for name in ("name", "accel", "center")
+    ]
+    refused = 0
+    for one in tried:
+        try:
+            config = read_benchmark(one)
+            found = cells(config, {name: {"slices.npz": [1]} for name in config.problems})
+            assert all(cell.key("", "") and cell.as_row() and cell.label for cell in found)
+            assert isinstance(config.title, str)
+        except ConfigError:
+            refused += 1
+    assert refused > len(tried) / 4
 
 
 def test_the_key_is_that_of_everything_a_number_depends_on(folder):
@@ -189,7 +335,8 @@ def test_the_key_is_that_of_everything_a_number_depends_on(folder):
 
 def test_more_slices_only_add_to_those_before(folder):
     source = Images(folder / "slices.npz")
-    assert chosen(source, 1) == [1] and chosen(source, 5) == [1, 0, 2] and chosen(source, (2, 7)) == [2]
+    assert chosen_slices(source, 1) == [1] and chosen_slices(source, 5) == [1, 0, 2]
+    assert chosen_slices(source, (2, 7)) == [2]
 
 
 def test_the_scene_is_what_its_problem_says(folder):
@@ -242,12 +389,28 @@ def test_numbers_are_those_of_the_metrics(folder):
     scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
     truth = Images(folder / "slices.npz").truth(1, True)[None]
     samples = torch.stack([truth, 1.2 * truth])
-    answer = job.Answer(samples, samples.mean(0), 3, 1.0)
-    row = job.numbers(scene, answer, cell)
+    answer = Answer(samples, samples.mean(0), 3, 1.0)
+    row = scored(scene, answer, cell)
     mean = samples.mean(0).abs()[0]
     assert row["metrics"]["psnr"] is None or row["metrics"]["psnr"] > 100  # the scale is not counted
     assert row["metrics"]["fastmri_psnr"] == pytest.approx(float(metrics.psnr(mean, scene.reference)))
     assert row["coverage"] == metrics.coverage(scene.reference, samples.abs()[:, 0], level=0.9).value
+
+
+def test_the_coverage_of_an_ensemble_weighs_its_samples(folder):
+    """The interval is that of the weighted samples: k is their effective number."""
+    p = plan(folder)
+    cell = next(iter(cells(p, {name: {"slices.npz": [1]} for name in p.problems})))
+    prior = load_prior(folder / "tiny.safetensors")
+    scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
+    truth = Images(folder / "slices.npz").truth(1, True)[None]
+    samples = torch.stack([(1 + 0.05 * k) * truth for k in (-2, -1, 1, 3)])
+    weights = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
+    answer = Answer(samples, samples[0], 3, 1.0, weights=weights)
+    expected = metrics.coverage(scene.reference, samples.abs()[:, 0], level=0.9, weights=weights).value
+    assert scored(scene, answer, cell)["coverage"] == expected
+    narrow = metrics.coverage(scene.reference, samples.abs()[:, 0], level=0.9).value
+    assert expected > narrow or expected == narrow == 1
 
 
 def test_a_plan_needs_problems_and_methods():

@@ -12,7 +12,7 @@ from worlds import GaussianWorld, label, random, random_complex
 import operators as op
 from recon.benchmark.methods.classical import CLASSICAL, total_variation, unscaled
 from recon.benchmark.methods.peers import PEERS, as_job, denoiser_class, physics_of
-from recon.benchmark.scenes import Scene
+from recon.benchmark.scene import Scene
 from recon.errors import ConfigError
 from recon.noise import Noise
 from recon.priors import Prior

@@ -359,7 +359,10 @@ def test_bench_solvers_has_a_line_a_solver():
     *costs, draw = solver_costs(1, size=8)
     assert [row.name for row in costs if isinstance(row, StepCost)] == list(SOLVERS)
     said = dict(zip(SOLVERS, map(str, costs), strict=True))
-    assert said["heun"].endswith("2 calls a step (no bar)") and "1 call a step (bar 0.5 ms: " in said["euler"]
+    assert (
+        said["heun"].endswith("2 calls per step (no bar)")
+        and "1 call per step (bar 0.5 ms: " in said["euler"]
+    )
     assert "noise" in str(draw)
     slow = StepCost("euler", 1, {"complex64": 0.6, "float32": 0.1})
     assert slow.held is False and str(slow).endswith("missed)")

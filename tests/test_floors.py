@@ -31,6 +31,7 @@ FLOORS = [
     {"registry"},
     {"sampling"},
     {"mri", "training"},
+    {"jobs.shared"},
     {"jobs", "speed", "benchmark"},
     {"cli"},
 ]

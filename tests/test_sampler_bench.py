@@ -18,7 +18,7 @@ from recon.problem import Problem
 from recon.sampling import sample
 from recon.speed.memory import SAMPLERS, memory_growth, peak_bytes
 from recon.speed.replay import Recorded, noise_recorded, operators_recorded
-from recon.speed.samplers import CASES, coils, cost
+from recon.speed.samplers import SETUPS, coils, cost
 
 
 def small(width: int = 8) -> Prior:
@@ -33,7 +33,7 @@ def problem(size: int = 16) -> Problem:
 
 
 def test_every_sampler_is_measured():
-    assert set(POSTERIORS) < set(CASES)
+    assert set(POSTERIORS) < set(SETUPS)
 
 
 def test_what_a_sampler_asks_is_counted_and_asked_again():
@@ -54,14 +54,14 @@ def test_what_a_sampler_asks_is_counted_and_asked_again():
     prior = Recorded(Prior(lambda x, sigma: torch.view_as_complex(Seen.apply(torch.view_as_real(x)))))
     with operators_recorded(MRI) as asked, noise_recorded() as drawn:
         sample(problem(), prior, POSTERIORS["mmps"](prior, tol=0.0), "euler", steps=4, samples=2)
-    assert len(calls) == len(prior.calls) == 4 and len(gradients) == sum(prior.pulls) == 4 * 3
+    assert len(calls) == len(prior.calls) == 4 and len(gradients) == sum(prior.vjps) == 4 * 3
     count = {name: n for (name, *_), n in asked.counts.items()}
     assert (count["forward"], count["adjoint"], count["normal"]) == (4 * 4, 4 * 3, 4)
     assert sum(drawn.counts.values()) == 1  # the start
-    prior.again()
+    prior.replay()
     assert len(calls) == 8 and len(gradients) == 24
     with operators_recorded(MRI) as twice:
-        asked.again()
+        asked.replay()
     assert sum(twice.counts.values()) == 0  # bare: what was replaced is in place again, and not asked
 
 
@@ -76,7 +76,7 @@ def test_singular_coordinates_are_counted_and_so_are_new_operators():
 
 @pytest.mark.parametrize("name", ["dds", "ensemble of dds", "active dds", "ddrm"])
 def test_a_line_a_sampler(name):
-    line = cost(name, CASES[name], small(), 1, 32)
+    line = cost(name, SETUPS[name], small(), 1, 32)
     assert line.run > 0 and line.network > 0 and line.operators > 0 and line.ratio > 0
     assert str(line).startswith(f"{name}, 32 x 32: ") and ("held" in str(line)) == line.held
 
@@ -91,6 +91,11 @@ def test_peak_memory_is_that_of_tensors():
         del second, third
 
     assert peak_bytes(run) == 4 * block
+
+
+def test_importing_the_measurements_leaves_the_environment_as_it_is():
+    code = "import os; before = dict(os.environ); import recon.speed.run; assert dict(os.environ) == before"
+    subprocess.run([sys.executable, "-c", code], check=True, env=clean())
 
 
 def test_memory_grows_with_the_states_and_not_with_the_activations():

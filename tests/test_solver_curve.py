@@ -1,4 +1,4 @@
-"""``recon bench curve``: points are made once, names made sure of, tables and figure whole."""
+"""``recon bench curve``: points are made once, names checked, tables and figure whole."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from make_prior import make_prior
 
 from recon.benchmark.curve import run as solver_curve
 from recon.benchmark.curve.points import Point, append_point, read_points
-from recon.benchmark.curve.report import fewest, over_cases, report, within
+from recon.benchmark.curve.report import curve_report, fewest, over_cases, within
 from recon.benchmark.curve.run import SHOWN, read_curve, steps_within
 from recon.cli import main
 from recon.errors import SamplingError
-from recon.io.figures import spread
+from recon.io.figures import moved_apart
 from recon.registry.recipe import Recipe
 from recon.solvers import SOLVERS
 
@@ -73,7 +73,7 @@ def test_the_curve_is_whole(bench, tmp_path, capsys):
 
 
 def test_finished_points_are_not_made_again(bench, tmp_path, capsys, monkeypatch):
-    made, measured = [], solver_curve.measured
+    made, measured = [], solver_curve.scored_point
 
     def once(point: Point, *arguments):
         if len(made) == 3:
@@ -81,12 +81,12 @@ def test_finished_points_are_not_made_again(bench, tmp_path, capsys, monkeypatch
         made.append(point.key)
         return measured(point, *arguments)
 
-    monkeypatch.setattr(solver_curve, "measured", once)
+    monkeypatch.setattr(solver_curve, "scored_point", once)
     assert bench(*SMALL) == 130
     with (tmp_path / "solvers.csv").open("a") as file:
         file.write("half a li")  # as if the machine had stopped there
     made.clear()
-    monkeypatch.setattr(solver_curve, "measured", lambda *a: made.append(a[0].key) or measured(*a))
+    monkeypatch.setattr(solver_curve, "scored_point", lambda *a: made.append(a[0].key) or measured(*a))
     assert bench(*SMALL) == 0
     assert "12 points, 3 of them done" in capsys.readouterr().out
     assert len(made) == 9 and len(read_points(tmp_path / "solvers.csv")) == 12
@@ -111,7 +111,7 @@ def test_a_run_that_diverges_is_a_point_without_scores(bench, tmp_path, monkeypa
             raise SamplingError("DDS with Heun diverged at step 2, sigma 0.1.")
         return replace(point, calls=point.steps, psnr=30.0, object_psnr=28.0, sample_psnr=29.0)
 
-    monkeypatch.setattr(solver_curve, "measured", measured)
+    monkeypatch.setattr(solver_curve, "scored_point", measured)
     assert bench(*SMALL) == 0
     assert {p.note[:3] for p in read_points(tmp_path / "solvers.csv") if p.solver == "heun"} == {"DDS"}
     assert "Not shown: heun with 3 steps" in (tmp_path / "solvers.md").read_text()
@@ -144,7 +144,7 @@ def test_at_least_ten_solvers_are_shown():
     assert len({name.split(",")[0] for name in SHOWN} & SOLVERS.keys()) >= 10
     plan = read_curve(Recipe())
     assert plan.calls == (5, 8, 10, 15, 20, 30, 50, 100)
-    cells = list(plan.cells())
+    cells = list(plan.points())
     assert len({case for case, _ in cells}) == 3 and len(cells) > 300
 
 
@@ -181,10 +181,10 @@ def test_means_are_over_all_cases_or_not_at_all():
     (mean,) = over_cases(both)
     assert (mean.case, mean.calls, mean.psnr, mean.object_psnr) == ("All cases", 5, 32.0, 30.0)
     assert not over_cases(both[:1])
-    assert "| euler | 32.00 / 30.00 | - |" in report(both, [5, 8])
+    assert "| euler | 32.00 / 30.00 | - |" in curve_report(both, [5, 8])
 
 
 def test_names_do_not_overlap():
-    placed = spread([1.0, 1.01, 1.02, 2.99, 3.0], 0.0, 3.0, 0.5)
+    placed = moved_apart([1.0, 1.01, 1.02, 2.99, 3.0], 0.0, 3.0, 0.5)
     assert all(b - a >= 0.5 - 1e-12 for a, b in pairwise(placed))
     assert placed[-1] <= 3.0 and placed[0] >= 0.9

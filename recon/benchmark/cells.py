@@ -9,22 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from typing import Any
 
-from .methods.classical import CLASSICAL
-from .problems import ProblemSpec
-from .specs import Benchmark, MethodSpec
+from .methods.kinds import Kind
+from .specs import Benchmark, MethodSpec, ProblemSpec
 
-FORMAT = 1  # of a cell: another number makes every cell a new one
+FORMAT = 1  # of a cell's key: another number makes every cell a new one
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement of a benchmark: everything its numbers depend on but the code."""
+    """One measurement of a benchmark: everything its numbers depend on but the code.
+
+    ``rank`` is the slice's place among the chosen slices of its input, from 0.
+    """
 
     problem: str
     problem_spec: ProblemSpec
     input: str
     slice: int
-    place: int  # among the slices of its input
+    rank: int
     method: str
     spec: MethodSpec
     solver: str | None
@@ -35,11 +37,11 @@ class Cell:
     level: float
 
     def key(self, data: str, weights: str) -> str:
-        """The hash of the resolved cell, the digests of its input and of the prior's weights among it."""
-        spec = {k: v for k, v in asdict(self.spec).items() if k not in UNSEEN}
-        told = asdict(self) | {"spec": spec, "data": data, "weights": weights, "format": FORMAT}
-        del told["place"]
-        text = json.dumps(told, sort_keys=True, default=str)
+        """The hash of the cell's settings, of the digest of its input (``data``) and that of the prior's ``weights``."""
+        spec = {k: v for k, v in asdict(self.spec).items() if k not in NOT_HASHED}
+        hashed = asdict(self) | {"spec": spec, "data": data, "weights": weights, "format": FORMAT}
+        del hashed["rank"]
+        text = json.dumps(hashed, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
@@ -50,13 +52,14 @@ class Cell:
 
     @property
     def label(self) -> str:
+        """The cell in words."""
         budget = "" if self.calls is None else f", {self.calls} calls"
         solver = "" if self.solver is None else f", {self.solver}"
         return f"{self.problem} / {self.input} {self.slice} / {self.method}{solver}{budget}"
 
-    def told(self) -> dict[str, Any]:
-        """As a row keeps it."""
-        rest = {k: v for k, v in asdict(self.spec).items() if k not in (*UNSEEN, "sampler") and v}
+    def as_row(self) -> dict[str, Any]:
+        """The cell as its row keeps it."""
+        rest = {k: v for k, v in asdict(self.spec).items() if k not in (*NOT_HASHED, "sampler") and v}
         return {
             "problem": self.problem,
             "input": self.input,
@@ -73,47 +76,51 @@ class Cell:
         }
 
 
-UNSEEN = ("solver", "calls", "samples", "problems", "limit")  # what a cell says itself, or does not depend on
+NOT_HASHED = ("solver", "calls", "samples", "problems", "limit")
+"""Settings of a method that a cell has itself, or whose value does not change its numbers."""
 
 
-def cells(plan: Benchmark, slices: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[Cell]:
-    """All cells; ``slices[problem][input]`` are those of each. The first slices of everything come first."""
+def cells(config: Benchmark, slices: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[Cell]:
+    """All cells, the first slices of everything first; ``slices[problem][input]`` are the slices of each input."""
     most = max((len(s) for inputs in slices.values() for s in inputs.values()), default=0)
-    for place in range(most):
-        for problem, spec in plan.problems.items():
+    for rank in range(most):
+        for problem, problem_spec in config.problems.items():
             for source, indices in slices[problem].items():
-                if place >= len(indices):
+                if rank >= len(indices):
                     continue
-                for name, method in plan.methods.items():
-                    if not applies(method, problem, place):
+                for name, method in config.methods.items():
+                    if not applies(method, problem, rank):
                         continue
-                    for solver, calls, seed in budgets(plan, method):
+                    classical = method.kind is Kind.CLASSICAL
+                    for solver, calls, seed in budgets(config, method):
                         yield Cell(
-                            problem,
-                            replace(spec, inputs=()),
-                            source,
-                            indices[place],
-                            place,
-                            name,
-                            method,
-                            solver,
-                            calls,
-                            1 if method.sampler in CLASSICAL else method.samples or plan.samples,
-                            seed,
-                            plan.prior,
-                            plan.level,
+                            problem=problem,
+                            problem_spec=replace(problem_spec, inputs=()),
+                            input=source,
+                            slice=indices[rank],
+                            rank=rank,
+                            method=name,
+                            spec=method,
+                            solver=solver,
+                            calls=calls,
+                            samples=1 if classical else method.samples or config.samples,
+                            seed=seed,
+                            prior=config.prior,
+                            level=config.level,
                         )
 
 
-def applies(method: MethodSpec, problem: str, place: int) -> bool:
+def applies(method: MethodSpec, problem: str, rank: int) -> bool:
+    """Whether a method runs on a problem's slice of this rank."""
     named = any(fnmatch(problem, pattern) for pattern in method.problems)
-    return named and (method.limit is None or place < method.limit)
+    return named and (method.limit is None or rank < method.limit)
 
 
-def budgets(plan: Benchmark, method: MethodSpec) -> Iterable[tuple[str | None, int | None, int]]:
+def budgets(config: Benchmark, method: MethodSpec) -> Iterable[tuple[str | None, int | None, int]]:
     """(solver, calls, seed) to run over; a classical method has only the one."""
-    if method.sampler in CLASSICAL:
-        return [(None, None, plan.seeds[0])]
-    solvers = (method.solver or plan.solver) if method.ours else (None,)
-    calls = method.calls or (plan.calls if method.ours else (None,))
-    return [(solver, budget, seed) for solver in solvers for budget in calls for seed in plan.seeds]
+    if method.kind is Kind.CLASSICAL:
+        return [(None, None, config.seeds[0])]
+    ours = method.kind is Kind.RECON
+    solvers = (method.solver or config.solver) if ours else (None,)
+    calls = method.calls or (config.calls if ours else (None,))
+    return [(solver, budget, seed) for solver in solvers for budget in calls for seed in config.seeds]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..intervals import spread
 from ..io.whole import write_whole
 from ..metrics import least_squares_scale
 from .answer import Answer
-from .scenes import Scene
+from .scene import Scene
 
-ERROR = 0.2  # of the reference's brightness, where maps of error and std end
+ERROR = 0.2  # of the reference's 99.9th percentile: the top of the maps of error and std
 
 
 def save_pictures(out: Path, key: str, name: str, scene: Scene, answer: Answer) -> dict[str, str | None]:
@@ -24,9 +25,10 @@ def save_pictures(out: Path, key: str, name: str, scene: Scene, answer: Answer) 
     mean = scene.magnitudes(answer.mean)
     scale = least_squares_scale(mean, scene.reference)
     error = np.abs(scale * mean.numpy() - reference)
-    several = len(answer.samples) > 1
-    spread = answer.std if answer.std is not None else answer.samples.abs().std(0) if several else None
-    std = None if spread is None else scale * scene.magnitudes(spread).numpy()
+    std = None
+    if len(answer.samples) > 1:
+        weights = None if answer.weights is None else answer.weights[None]
+        std = scale * scene.magnitudes(spread(answer.samples.abs()[None], weights)[0]).numpy()
     backprojected = scene.magnitudes(scene.problem.backprojection[0])
     measured = least_squares_scale(backprojected, scene.reference) * backprojected.numpy()
     maps = {f"{key}_error": error, **({f"{key}_std": std} if std is not None else {})}

@@ -1,11 +1,8 @@
-"""The job behind ``recon benchmark``: every cell once, its row appended when it is done, then the report."""
+"""The job behind ``recon benchmark``: every cell once, its row appended when all of it is done, then the report."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatch
@@ -13,32 +10,38 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from ..errors import ConfigError, OutputError
+from ..errors import ConfigError
 from ..io import check_folder
 from ..io.outcome import INTERRUPTED, explained
 from ..io.results import versions
-from ..metrics import CONVENTIONS, coverage, object_psnr, psnr, scaled_nmse, scaled_psnr, scaled_ssim
 from ..registry.objects import make_prior
-from .answer import Answer
 from .cells import Cell, cells
 from .methods.solve import solve
 from .pictures import save_pictures
 from .report.write import write_report
-from .scenes import Scene, Source, chosen, sources
+from .rows import ROWS, append_row, conventions, read_rows, row_in_words, scored
+from .scene import Scene
+from .sharing import claimed, locked
+from .sources import Source, chosen_slices, open_inputs
 from .specs import Benchmark
 
-ROWS = "rows.jsonl"
+Say = Callable[[str], object]
+KeyedCell = tuple[str, Cell]
 
 
 @dataclass
 class Tally:
-    """What became of the cells of one run; ``skipped`` were done before."""
+    """What became of the cells of one run.
+
+    ``skipped`` were done before, or meanwhile by another process; ``elsewhere`` are being measured by another
+    process; ``failed`` names the cells that failed; ``written`` are the files of the report.
+    """
 
     done: int = 0
     skipped: int = 0
+    elsewhere: int = 0
     failed: list[str] = field(default_factory=list)
     interrupted: bool = False
     written: list[Path] = field(default_factory=list)
@@ -52,7 +55,7 @@ class Tally:
 
 
 def benchmark(
-    plan: Benchmark,
+    config: Benchmark,
     out: str | Path,
     root: str | Path = ".",
     *,
@@ -60,90 +63,48 @@ def benchmark(
     part: tuple[int, int] = (1, 1),
     command: str = "recon benchmark",
     dry_run: bool = False,
-    say: Callable[[str], object] = tqdm.write,
+    say: Say = tqdm.write,
     fail: Callable[[Exception], object] = lambda error: None,
 ) -> Tally:
-    """Run the cells of ``plan`` that ``out/rows.jsonl`` does not have yet, and write the report.
+    """Measure the cells of ``config`` that ``out/rows.jsonl`` does not have yet, and write the report.
 
-    A row is appended as soon as its cell is done. A cell that fails is recorded, and tried again by the
-    next run. ``only``: cells whose "problem/method" fits a pattern; ``part`` (i, n): every n-th cell from
-    the i-th on, so that n processes can share the work and the folder. Raises `ConfigError` and
-    `OutputError` for what concerns all cells.
+    A row is appended when its cell is measured and its pictures are saved, so a run that is stopped anywhere goes
+    on with the same command. A cell that fails is recorded, and tried again by the next run. ``only``: cells
+    whose "problem/method" fits a pattern; ``part`` (i, n): every n-th cell from the i-th on. Processes may
+    share the folder, with any parts: a cell that one of them is measuring is left to it. ``root``: folder that
+    inputs are relative to. Raises `ConfigError` and `OutputError` for what concerns all cells.
     """
-    prior, opened, tally = make_prior(plan.prior), {}, Tally()
-    weights = getattr(prior, "card", {}).get("sha256", "")
-    prior = plan.runtime.prepare(prior)
-    files = {
-        name: sources(p, p.inputs or plan.inputs, Path(root), opened) for name, p in plan.problems.items()
-    }
-    indices = {
-        name: {source: chosen(file, plan.slices) for source, file in inputs.items()}
-        for name, inputs in files.items()
-    }
-    everything = keyed(cells(plan, indices), files, weights)
-    todo = fitting(everything, only)[part[0] - 1 :: part[1]]
-    check_folder(out)
-    path = Path(out) / ROWS
-    mend(path)
-    done = {row["key"] for row in read_rows(path) if row["status"] == "done"}
+    prior = make_prior(config.prior)
+    inputs = open_inputs(config, Path(root))
+    everything = keyed_cells(config, inputs, getattr(prior, "card", {}).get("sha256", ""))
+    todo = matching(everything, only)[part[0] - 1 :: part[1]]
+    out = check_folder(out)
     if dry_run:
+        done = done_keys(out)
         for key, cell in todo:
             say(f"{key} {cell.label}{' (done already)' if key in done else ''}")
         return Tally(skipped=len(todo))
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    @lru_cache(maxsize=2)
-    def scene(problem: str, source: str, index: int, seed: int) -> Scene:
-        spec, device = plan.problems[problem], plan.runtime.torch_device()
-        return files[problem][source].scene(spec, index, prior, seed, device)
-
-    try:
-        with tqdm(total=len(todo), unit="cell", disable=None) as bar:
-            for key, cell in todo:
-                bar.set_description(cell.label[:60])
-                if key in done:
-                    tally.skipped += 1
-                    bar.update()
-                    continue
-                row: dict[str, Any] = {"key": key, "status": "failed", "cell": cell.told()}
-                try:
-                    here = scene(cell.problem, cell.input, cell.slice, cell.seed)
-                    answer = solve(here, cell)
-                    row |= {"status": "done", **numbers(here, answer, cell)}
-                    if cell.place < plan.pictures:
-                        row["pictures"] = save_pictures(Path(out), key, cell.scene, here, answer)
-                    tally.done += 1
-                    say(f"{cell.label}: {in_words(row)}")
-                except Exception as error:
-                    said = explained(error, Path(cell.label))
-                    row["error"] = {name: getattr(said, name, "") for name in ("what", "why", "do")}
-                    tally.failed.append(cell.label)
-                    fail(said)
-                append(
-                    path, row | {"versions": versions(), "finished": datetime.now().isoformat("T", "seconds")}
-                )
-                bar.update()
-    except KeyboardInterrupt:
-        tally.interrupted = True
-        say("Interrupted. The same command goes on with the cells that are missing.")
-    current = {key for key, _ in everything}
-    rows = [row for row in read_rows(path) if row["key"] in current]  # others are of another config
-    if rows:
-        tally.written = write_report(
-            rows, Path(out), title=plan.title, conventions=conventions(), command=command
-        )
+    tally = Run(config, inputs, config.runtime.prepare(prior), out, say, fail).measure(todo)
+    tally.written = report(config, out, {key for key, _ in everything}, command)
     return tally
 
 
-def keyed(
-    found: Iterator[Cell], files: Mapping[str, Mapping[str, Source]], weights: str
-) -> list[tuple[str, Cell]]:
-    """Cells by their keys."""
-    return [(cell.key(files[cell.problem][cell.input].digest(cell.slice), weights), cell) for cell in found]
+def keyed_cells(
+    config: Benchmark, inputs: Mapping[str, Mapping[str, Source]], weights: str
+) -> list[KeyedCell]:
+    """All cells with their keys."""
+    slices = {
+        problem: {name: chosen_slices(source, config.slices) for name, source in sources.items()}
+        for problem, sources in inputs.items()
+    }
+    return [
+        (cell.key(inputs[cell.problem][cell.input].digest(cell.slice), weights), cell)
+        for cell in cells(config, slices)
+    ]
 
 
-def fitting(everything: Sequence[tuple[str, Cell]], only: Sequence[str]) -> list[tuple[str, Cell]]:
-    """Those whose "problem/method" fits a pattern; all without any."""
+def matching(everything: Sequence[KeyedCell], only: Sequence[str]) -> list[KeyedCell]:
+    """The cells whose "problem/method" fits a pattern, all of them if no pattern is given; raises `ConfigError`."""
     wanted = [
         (key, cell)
         for key, cell in everything
@@ -158,92 +119,105 @@ def fitting(everything: Sequence[tuple[str, Cell]], only: Sequence[str]) -> list
     return wanted
 
 
-def numbers(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
-    """What a row says of an answer. ``residual``: of a sample, in units of the noise, the median over them."""
-    mean, reference = scene.magnitudes(answer.mean), scene.reference.cpu()
-    found = {
-        "psnr": scaled_psnr(mean, reference),
-        "object_psnr": object_psnr(mean, reference),
-        "ssim": scaled_ssim(mean, reference),
-        "nmse": scaled_nmse(mean, reference),
-        "fastmri_psnr": psnr(mean, reference),
-    }
-    samples, residual = answer.samples.to(scene.problem.y.device), None
-    if answer.phase:
-        residual = finite(float(torch.stack([scene.problem.residual(one[None]) for one in samples]).median()))
-    held = None
-    if len(samples) > 1 and answer.std is None:
-        held = coverage(reference, scene.magnitudes(samples), level=cell.level).value
-    elif answer.std is not None and len(samples) > 1:
-        spread, k = scene.magnitudes(answer.std), len(samples)
-        held = coverage(reference, mean=mean, std=spread, k=k, level=cell.level).value
-    row = {
-        "network_calls": answer.network_calls,
-        "seconds": round(answer.seconds, 3),
-        "residual": residual,
-        "metrics": {name: finite(float(score)) for name, score in found.items()},
-        "coverage": held,
-        "level": cell.level,
-        "notes": answer.notes,
-    }
-    return row | ({"ess": answer.notes["ess"]} if "ess" in answer.notes else {})
+class Run:
+    """One process at work on the cells of a benchmark."""
 
+    def __init__(
+        self,
+        config: Benchmark,
+        inputs: Mapping[str, Mapping[str, Source]],
+        prior: Any,
+        out: Path,
+        say: Say,
+        fail: Callable[[Exception], object],
+    ):
+        self.config, self.out, self.say, self.fail = config, out, say, fail
+        self.tally = Tally()
+        device = config.runtime.torch_device()
 
-def finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
+        @lru_cache(maxsize=2)  # methods of one scene come one after another
+        def scene(problem: str, source: str, index: int, seed: int) -> Scene:
+            return inputs[problem][source].scene(config.problems[problem], index, prior, seed, device)
 
+        self.scene = scene
 
-def conventions() -> dict[str, str]:
-    return {name: text for name, text in CONVENTIONS.items() if name in ("scaled_psnr", "fastmri_psnr")}
-
-
-def in_words(row: Mapping[str, Any]) -> str:
-    metrics = row["metrics"]
-    found = {
-        "PSNR": (metrics["psnr"], ".2f"),
-        "SSIM": (metrics["ssim"], ".3f"),
-        "residual": (row["residual"], ".2f"),
-    }
-    found["coverage"] = (row["coverage"], ".3f")
-    words = [f"{name} {value:{form}}" for name, (value, form) in found.items() if value is not None]
-    return ", ".join([*words, f"{row['network_calls']} calls", f"{row['seconds']:.1f} s"])
-
-
-# --- rows on disk ----------------------------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file, none where there is no file."""
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read.", f"{error.strerror or error}.", "Choose another --out.") from error  # fmt: skip
-    rows = []
-    for number, line in enumerate(lines, 1):
+    def measure(self, todo: Sequence[KeyedCell]) -> Tally:
+        """Measure the cells that are missing; those that other processes have are looked at once more at the end."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.rows_before = len(read_rows(self.out / ROWS))
+        done = done_keys(self.out)
+        missing = [(key, cell) for key, cell in todo if key not in done]
+        self.tally.skipped = len(todo) - len(missing)
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise OutputError(
-                f"Line {number} of {path} is no row.",
-                f"It is not JSON: {error}.",
-                "Remove the line, or choose another --out.",
-            ) from error
-    return rows
+            with tqdm(total=len(todo), initial=self.tally.skipped, unit="cell", disable=None) as bar:
+                for _ in range(2):
+                    missing = [one for one in missing if not self.settle(*one, bar)]
+        except KeyboardInterrupt:
+            self.tally.interrupted = True
+            self.say("Interrupted. The same command goes on with the cells that are missing.")
+        else:
+            self.tally.elsewhere = len(missing)
+            if missing:
+                self.say(f"{len(missing)} cells are being measured by another process.")
+        return self.tally
+
+    def settle(self, key: str, cell: Cell, bar: Any) -> bool:
+        """Measure a cell, or count it if another process has; False where another process is measuring it."""
+        bar.set_description(cell.label[:60])
+        with claimed(self.out, key) as mine:
+            if not mine:
+                return False
+            row = self.row_of_others(key)
+            if row is None:
+                row = self.measured_row(key, cell)
+                append_row(self.out / ROWS, row)
+                self.count(cell, row)
+            elif row["status"] == "done":
+                self.tally.skipped += 1
+            else:
+                self.tally.failed.append(cell.label)
+        bar.update()
+        return True
+
+    def row_of_others(self, key: str) -> dict[str, Any] | None:
+        """The row that another process has written since this run began, the last of them."""
+        fresh = [row for row in read_rows(self.out / ROWS)[self.rows_before :] if row["key"] == key]
+        return fresh[-1] if fresh else None
+
+    def measured_row(self, key: str, cell: Cell) -> dict[str, Any]:
+        """The row of a cell: done if it is measured and its pictures are saved, else failed with its error."""
+        row: dict[str, Any] = {"key": key, "status": "failed", "cell": cell.as_row()}
+        try:
+            scene = self.scene(cell.problem, cell.input, cell.slice, cell.seed)
+            answer = solve(scene, cell)
+            scores = scored(scene, answer, cell)
+            if cell.rank < self.config.pictures:
+                scores["pictures"] = save_pictures(self.out, key, cell.scene, scene, answer)
+            row |= scores | {"status": "done"}
+        except Exception as error:
+            explanation = explained(error, Path(cell.label))
+            row["error"] = {name: getattr(explanation, name, "") for name in ("what", "why", "do")}
+            self.fail(explanation)
+        return row | {"versions": versions(), "finished": datetime.now().isoformat("T", "seconds")}
+
+    def count(self, cell: Cell, row: Mapping[str, Any]) -> None:
+        """Count a cell whose row is on disk, and say what came out."""
+        if row["status"] == "done":
+            self.tally.done += 1
+            self.say(f"{cell.label}: {row_in_words(row)}")
+        else:
+            self.tally.failed.append(cell.label)
 
 
-def mend(path: Path) -> None:
-    """Cut off a last line that a run which was killed left unfinished."""
-    if path.is_file() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
+def done_keys(out: Path) -> set[str]:
+    """The keys of the cells that are done."""
+    return {row["key"] for row in read_rows(out / ROWS) if row["status"] == "done"}
 
 
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """One row, in one write, so that processes can share the file."""
-    try:
-        with open(path, "ab", buffering=0) as file:
-            file.write((json.dumps(row, default=str) + "\n").encode())
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written.", f"{error.strerror or error}.", "Free space, or choose another --out.") from error  # fmt: skip
+def report(config: Benchmark, out: Path, keys: set[str], command: str) -> list[Path]:
+    """Write the report of the rows of these keys: others are of another configuration. One process at a time."""
+    with locked(out / "index.html"):
+        rows = [row for row in read_rows(out / ROWS) if row["key"] in keys]
+        if not rows:
+            return []
+        return write_report(rows, out, title=config.title, conventions=conventions(), command=command)

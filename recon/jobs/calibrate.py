@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -16,6 +13,7 @@ from ..errors import ConfigError, InputError
 from ..intervals import refuse_level
 from ..io import center_crop, check_folder, open_kspace, refuse_existing, refuse_overwriting, scan
 from ..io.acquisition import MaskChoice, has_gaps, measured_samples
+from ..io.json_text import json_text
 from ..io.simulated import count_images, holds_images, simulated_file
 from ..io.whole import write_together
 from .shared.planning import PlannedFile, describe, kspace_files, plan_file
@@ -198,12 +196,4 @@ def as_json(found: Calibration, names: Sequence[str], settings: Settings) -> str
         "mean_rank": found.mean_rank,
         "settings": asdict(settings),
     }
-    return json.dumps(finite(whole), indent=2, default=str, allow_nan=False) + "\n"
-
-
-def finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_text(whole, indent=2) + "\n"

@@ -1,1 +1,1 @@
-"""What ``recon bench`` measures: times as ratios within one run, and memory."""
+"""What ``recon bench`` measures of speed: times as ratios within one run, and memory."""

@@ -1,4 +1,4 @@
-"""What a sampler's memory grows by for each particle: the states and what is measured, not the network's activations."""
+"""How a sampler's memory grows with its particles: by states and measurements, not by the network's activations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -22,15 +23,15 @@ from ..priors import Prior, chunked
 from ..problem import Problem
 from ..sampling import sample
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's own lines say nothing here
 SIZE, CHUNK, FEW, MANY, STEPS = 64, 2, 4, 32, 2
 SAMPLERS = {"SMC": SMC, "ensemble of DDS": lambda prior: Ensemble(DDS(prior)), "DPS": DPS}
 SOLVER = "ddpm"
+QUIET = "5"  # the log level at which the profiler prints no lines of its own
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Peaks in bytes of runs with few particles and with many, and by how much a free denoiser's peak grows."""
+    """Peak bytes of runs with few and with many particles; ``states``: the growth of the peak with a free denoiser."""
 
     name: str
     few: int
@@ -39,6 +40,7 @@ class Growth:
 
     @property
     def held(self) -> bool:
+        """Whether the peak grows by no more than the states and measurements."""
         return self.many - self.few <= self.states
 
     def __str__(self) -> str:
@@ -47,13 +49,13 @@ class Growth:
         )
         return (
             f"memory of {self.name}, {SIZE} x {SIZE}, {CHUNK} rows through the network at a time: {few:.1f} MiB with "
-            f"{FEW} particles, {many:.1f} MiB with {MANY}: {grown:.1f} MiB more, of states and measurements alone "
+            f"{FEW} particles, {many:.1f} MiB with {MANY}: {grown:.1f} MiB more, with states and measurements alone "
             f"{states:.1f} MiB (bar: no more than those: {'held' if self.held else 'missed'})"
         )
 
 
 def memory_growth(prior: Prior, coils: Tensor) -> Iterator[Growth]:
-    """Of each of `SAMPLERS`, with the prior in chunks and with a denoiser that costs nothing."""
+    """The growth of each of `SAMPLERS`, with the prior in chunks and with a denoiser that allocates nothing more."""
     size = coils.shape[-1]
     mask = make_mask("equispaced-fraction", (size, size), 4).float()
     A = MRI(mask, coils)
@@ -65,14 +67,14 @@ def memory_growth(prior: Prior, coils: Tensor) -> Iterator[Growth]:
         def peak(denoiser: Prior, particles: int, make=make) -> int:
             return peak_bytes(lambda: sample(problem, denoiser, make(denoiser), SOLVER, STEPS, particles))
 
-        peak(free, 1)  # what operators keep is there from now on
+        peak(free, 1)  # operators fill their caches
         few, many = (peak(chunked(prior, CHUNK), particles) for particles in (FEW, MANY))
         yield Growth(name, few, many, peak(free, MANY) - peak(free, FEW))
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """The most that tensors took at once while it ran, above what they took before."""
-    with TemporaryDirectory() as folder:
+    """The most bytes that tensors on the CPU took at once while ``run`` ran, above what they took before."""
+    with TemporaryDirectory() as folder, patch.dict(os.environ, {"KINETO_LOG_LEVEL": QUIET}):
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
             run()
         trace = Path(folder) / "trace.json"

@@ -1,4 +1,4 @@
-"""What a sampler asks of the network, the operators and the noise while it runs, so that the same can be asked bare."""
+"""Records the calls that a sampler makes of network, operators and noise, and makes the same calls again without it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ METHODS = ("forward", "adjoint", "normal", "solve_normal")
 
 
 class Recorded:
-    """A prior that keeps its calls: each with its state and level, and how often it was differentiated."""
+    """A prior that keeps its calls: the state and noise level of each, and its vector-Jacobian products."""
 
     def __init__(self, prior: Any):
         self.prior = prior
         self.calls: list[tuple[Tensor, float]] = []
-        self.pulls: list[int] = []  # of each call: ``J^T v`` that were asked for
+        self.vjps: list[int] = []  # of each call: how many ``J^T v`` were computed
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         place, clean = len(self.calls), self.prior(x, sigma)
         self.calls.append((x.detach(), sigma))
-        self.pulls.append(0)
+        self.vjps.append(0)
 
-        def pulled(_: Tensor) -> None:
-            self.pulls[place] += 1
+        def differentiated(_: Tensor) -> None:
+            self.vjps[place] += 1
 
         if clean.requires_grad:
-            clean.register_hook(pulled)
+            clean.register_hook(differentiated)
         return clean
 
     def __getattr__(self, name: str) -> Any:
@@ -45,26 +45,26 @@ class Recorded:
             raise AttributeError(name)
         return getattr(self.prior, name)
 
-    def again(self) -> None:
-        """The same calls of the prior alone, and ``J^T v`` as often."""
-        for (x, sigma), pulls in zip(self.calls, self.pulls, strict=True):
-            with torch.set_grad_enabled(pulls > 0):
-                point = x.detach().requires_grad_(pulls > 0)
+    def replay(self) -> None:
+        """Make the same calls of the prior alone, with as many ``J^T v``."""
+        for (x, sigma), vjps in zip(self.calls, self.vjps, strict=True):
+            with torch.set_grad_enabled(vjps > 0):
+                point = x.detach().requires_grad_(vjps > 0)
                 clean = self.prior(point, sigma)
-            for left in reversed(range(pulls)):
+            for left in reversed(range(vjps)):
                 torch.autograd.grad(clean, point, x, retain_graph=left > 0)
 
 
 @dataclass
-class Asked:
-    """Calls of operators by name; ``again`` makes each as often, with what it was given first."""
+class CallLog:
+    """Calls by name and shapes; ``replay`` makes each as often, with the arguments of the first."""
 
     counts: Counter[tuple] = field(default_factory=Counter)
     calls: dict[tuple, Callable[[], object]] = field(default_factory=dict)
     inside: bool = False
 
     def counted(self, name: str, function: Callable[..., Any], owner: object) -> Callable[..., Any]:
-        """``function``, counted where no other counted call is under way."""
+        """``function``, whose calls are counted unless they are made by another counted call."""
 
         def call(*arguments: Any) -> Any:
             if self.inside:
@@ -80,7 +80,8 @@ class Asked:
 
         return call
 
-    def again(self) -> None:
+    def replay(self) -> None:
+        """Make all calls again."""
         for key, count in self.counts.items():
             for _ in range(count):
                 self.calls[key]()
@@ -93,38 +94,38 @@ class Asked:
 
 
 @contextmanager
-def operators_recorded(kind: type[Linear]) -> Iterator[Asked]:
-    """Inside, every operator of this kind is counted, also those a sampler makes, and its singular coordinates."""
-    asked = Asked()
+def operators_recorded(kind: type[Linear]) -> Iterator[CallLog]:
+    """Inside, calls of every operator of this class are counted, those that a sampler makes and singular bases too."""
+    log = CallLog()
 
     def method(name: str) -> Callable[..., Any]:
         original = getattr(kind, name)
 
         def call(self: Linear, *arguments: Any) -> Any:
-            return asked.counted(name, lambda *given: original(self, *given), self)(*arguments)
+            return log.counted(name, lambda *given: original(self, *given), self)(*arguments)
 
         return call
 
     def decomposed(A: Linear) -> Spectral | None:
         found = decompose(A)
         names = ("coordinates", "image", "measured")
-        return found and replace(found, **{n: asked.counted(n, getattr(found, n), found) for n in names})
+        return found and replace(found, **{n: log.counted(n, getattr(found, n), found) for n in names})
 
     decompose = KINDS[kind]
     with ExitStack() as stack:
         for name in METHODS:
             stack.enter_context(patch.object(kind, name, method(name)))
         stack.enter_context(patch.dict(KINDS, {kind: decomposed}))
-        yield asked
+        yield log
 
 
 @contextmanager
-def noise_recorded() -> Iterator[Asked]:
+def noise_recorded() -> Iterator[CallLog]:
     """Inside, every draw of noise is counted."""
-    asked, original = Asked(), Noise.__call__
+    log, original = CallLog(), Noise.__call__
 
     def draw(self: Noise, *arguments: Any) -> Tensor:
-        return asked.counted("draw", lambda *given: original(self, *given), None)(*arguments)
+        return log.counted("draw", lambda *given: original(self, *given), None)(*arguments)
 
     with patch.object(Noise, "__call__", draw):
-        yield asked
+        yield log

@@ -1,4 +1,4 @@
-"""What ``recon bench`` measures: ratios of times in one run, each pair interleaved, medians of the repetitions."""
+"""``recon bench``: ratios of times within one run, each pair interleaved, medians over the repetitions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .timing import Timed, interleaved
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison: ``ours`` and ``theirs`` in seconds; ``ratio`` as ``meaning`` says, ``bar`` what it should be."""
+class Comparison:
+    """Two times in seconds, ``ours`` and ``theirs``; ``ratio`` as ``meaning`` says, ``bar``: what it should be."""
 
     name: str
     ours: float
@@ -40,52 +40,56 @@ class Row:
         )
 
 
-def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Row:
+def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Comparison:
+    """Our time beside deepinv's."""
     a, b = interleaved(ours, theirs, repetitions=repetitions)
-    return Row(name, a, b, b / a, "deepinv's time over ours", bar)
+    return Comparison(name, a, b, b / a, "deepinv's time over ours", bar)
 
 
-def multicoil(repetitions: int) -> list[Row]:
+def multicoil(repetitions: int) -> list[Comparison]:
+    """``A^H A`` of multi-coil MRI."""
     from deepinv.physics import MultiCoilMRI
 
     maps, mask = coils(15, 320), make_mask("equispaced-fraction", (320, 320), 4).float()
     ours, theirs = MRI(mask, maps), MultiCoilMRI(mask=mask, coil_maps=maps[None])
     x = Noise(0)(torch.zeros(1, 1, 320, 320, dtype=torch.complex64), 0)
     channels = torch.view_as_real(x[:, 0]).movedim(-1, 1).contiguous()
-    row = versus(
+    comparison = versus(
         "multi-coil A^H A, 15 coils, 320 x 320",
         lambda: ours.normal(x),
         lambda: theirs.A_adjoint_A(channels),
         "at least 1.8",
         repetitions,
     )
-    return [row]
+    return [comparison]
 
 
-def superresolution(repetitions: int) -> list[Row]:
+def superresolution(repetitions: int) -> list[Comparison]:
+    """A of super-resolution."""
     from deepinv.physics import Downsampling
 
     ours = SuperResolution((3, 256, 256), 4)
     theirs = Downsampling(img_size=(3, 256, 256), factor=4, filter="bicubic", padding="circular")
     x = torch.rand(1, 3, 256, 256)
-    row = versus(
+    comparison = versus(
         "super-resolution A, x4 bicubic, 3 x 256 x 256",
         lambda: ours.forward(x),
         lambda: theirs.A(x),
         "at least 5",
         repetitions,
     )
-    return [row]
+    return [comparison]
 
 
-def tomography(repetitions: int) -> list[Row]:
+def tomography(repetitions: int) -> list[Comparison]:
+    """A and its adjoint of CT."""
     from deepinv.physics import Tomography
 
     ours = CT(256, [float(a) for a in range(180)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = Tomography(angles=180, img_width=256, normalize=False)
-    x, pairs = torch.rand(1, 1, 256, 256), []
+    x = torch.rand(1, 1, 256, 256)
     y, z = ours.forward(x), theirs.A(x)
     pairs = [
         ("CT A, 256 x 256, 180 views", lambda: ours.forward(x), lambda: theirs.A(x)),
@@ -94,8 +98,8 @@ def tomography(repetitions: int) -> list[Row]:
     return [versus(name, a, b, "at least 10", max(3, repetitions // 4)) for name, a, b in pairs]
 
 
-def startup(repetitions: int) -> list[Row]:
-    """``recon --help`` beside a bare interpreter."""
+def startup(repetitions: int) -> list[Comparison]:
+    """``recon --help`` beside a bare Python interpreter."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
     def run(*arguments: str) -> Timed:
@@ -105,10 +109,11 @@ def startup(repetitions: int) -> list[Row]:
     program, bare = interleaved(
         run("-m", "recon.cli", "--help"), run("-c", "pass"), repetitions=max(3, repetitions // 4)
     )
-    return [Row("recon --help", program, bare, program / bare, "over a bare interpreter", "below 300 ms")]
+    ratio = program / bare
+    return [Comparison("recon --help", program, bare, ratio, "over a bare interpreter", "below 300 ms")]
 
 
-CELLS: dict[str, Callable[[int], Iterable[object]]] = {
+MEASUREMENTS: dict[str, Callable[[int], Iterable[object]]] = {
     "help": startup,
     "multicoil": multicoil,
     "super-resolution": superresolution,
@@ -118,26 +123,26 @@ CELLS: dict[str, Callable[[int], Iterable[object]]] = {
     "solvers": solver_costs,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
-QUALITY = ("mri", "curve")  # on real k-space: `evaluation`, `solver_curve`
+QUALITY = ("mri", "curve")  # not of speed: `recon.benchmark.comparison` and `recon.benchmark.curve`
 
 
-def cells(names: list[str]) -> list[str]:
-    """The cells that ``names`` stand for, groups taken apart; all without any."""
+def measurements(names: list[str]) -> list[str]:
+    """The names of measurements, groups expanded; all of them if no name is given. Raises `ConfigError`."""
     wanted: list[str] = []
-    for name in names or CELLS:
-        if name not in CELLS and name not in GROUPS:
-            raise unknown("benchmark", name, [*CELLS, *GROUPS, *QUALITY])
+    for name in names or MEASUREMENTS:
+        if name not in MEASUREMENTS and name not in GROUPS:
+            raise unknown("benchmark", name, [*MEASUREMENTS, *GROUPS, *QUALITY])
         wanted += GROUPS.get(name, (name,))
     return list(dict.fromkeys(wanted))
 
 
 def bench(names: list[str], repetitions: int = 20, say: Callable[[str], object] = print) -> list[object]:
-    """Measure the cells, or groups of cells, of these names, and say each result."""
-    wanted = cells(names)
+    """Make the measurements, or groups of them, of these names, and say each result."""
+    wanted = measurements(names)
     say(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved repetitions")
-    rows: list[object] = []
+    results: list[object] = []
     for name in wanted:
-        for row in CELLS[name](repetitions):
-            rows.append(row)
-            say(str(row))
-    return rows
+        for result in MEASUREMENTS[name](repetitions):
+            results.append(result)
+            say(str(result))
+    return results

@@ -1,4 +1,4 @@
-"""Times that can be compared: calls take turns, so that a busy machine slows all alike."""
+"""Times that can be compared: calls are made in turns, so that a busy machine slows all of them alike."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""PSNR against network calls, a curve a solver, on real k-space."""
+"""PSNR against network calls on a real scan, one curve per solver."""

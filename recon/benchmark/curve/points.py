@@ -1,15 +1,17 @@
-"""The points of ``recon bench curve``: one line a point in a CSV file that only grows."""
+"""The points of ``recon bench curve``: one line per point in a CSV file that only grows."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError
+from ..sharing import append_line, whole_lines
 
 SETTINGS = (
     "file", "prior", "sampler", "sampler_options", "start", "sigma_start", "sigma_end", "samples", "seed"
@@ -20,7 +22,7 @@ KEY = (*SETTINGS, "case", "solver", "solver_options", "steps")
 
 @dataclass(frozen=True)
 class Point:
-    """One reconstruction and its scores in dB; ``calls`` of the network a sample, as they were counted.
+    """One reconstruction and its scores in dB; ``calls`` of the network per sample, as they were counted.
 
     ``psnr`` and ``object_psnr`` (`metrics.scaled_psnr`, `metrics.object_psnr`) are of the mean of the
     samples, ``sample_psnr`` and ``sample_object_psnr`` the medians over single samples. A run that
@@ -50,59 +52,54 @@ class Point:
 
     @property
     def key(self) -> tuple:
-        """What it was made with: a point of the same key is not made again."""
+        """The settings that it was made with: a point of the same key is not made again."""
         return tuple(getattr(self, name) for name in KEY)
 
     @property
+    def digest(self) -> str:
+        """A hash of the key, for a file name."""
+        return hashlib.blake2b(repr(self.key).encode(), digest_size=8).hexdigest()
+
+    @property
     def settings(self) -> tuple:
+        """What it has in common with the other points of its curve."""
         return tuple(getattr(self, name) for name in SETTINGS)
 
     @property
     def label(self) -> str:
+        """The solver with its options: the name of its curve."""
         return f"{self.solver} {self.solver_options}".strip()
 
 
-KINDS = {"int": int, "float": float, "str": str}
+COLUMNS = [field.name for field in fields(Point)]
+COLUMN_TYPES = {"int": int, "float": float, "str": str}
 
 
-def text(options: Mapping[str, Any]) -> str:
+def options_text(options: Mapping[str, Any]) -> str:
     """Options as ``key=value`` in the order of their names."""
     return " ".join(f"{key}={value}" for key, value in sorted(options.items()))
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points of a file, none where there is no file; a line that was cut short is passed over."""
-    if not path.exists():
-        return []
-    found = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                found.append(Point(**{f.name: KINDS[str(f.type)](row[f.name]) for f in fields(Point)}))
-            except (KeyError, TypeError, ValueError):
-                continue
-    return found
+    """The points of a file, none where there is no file; a line that is damaged or was cut short is left out."""
+    points = []
+    for row in csv.DictReader(whole_lines(path)):
+        try:
+            values = {f.name: COLUMN_TYPES[str(f.type)](row[f.name]) for f in fields(Point)}
+            points.append(Point(**values))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return points
 
 
 def append_point(path: Path, point: Point) -> None:
-    """One more line, and the names of the columns above the first; raises `OutputError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            file.seek(max(0, file.tell() - 1))
-            cut_short = file.read(1) not in (b"", b"\n")
-        with path.open("a", newline="") as file:
-            lines = csv.DictWriter(file, [f.name for f in fields(Point)], lineterminator="\n")
-            if cut_short:
-                file.write("\n")
-            if path.stat().st_size == 0:
-                lines.writeheader()
-            lines.writerow({name: short(value) for name, value in asdict(point).items()})
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written.", f"{error.strerror or error}.", "Choose another folder with --out."
-        ) from error
+    """Add one line, and the names of the columns above the first; raises `OutputError`."""
+    values = (f"{v:.6g}" if isinstance(v, float) else v for v in asdict(point).values())
+    append_line(path, csv_line(values), head=csv_line(COLUMNS))
 
 
-def short(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+def csv_line(values: Any) -> str:
+    """Values as one line of CSV, without its end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return " ".join(text.getvalue().splitlines())

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +25,8 @@ from operators.mri import MRI
 from ...errors import ConfigError
 from ...metrics import scaled_psnr
 from ..answer import Answer
-from ..scan import BART_LAMBDAS, bart_wavelets
-
-if TYPE_CHECKING:
-    from ..scenes import Scene
+from ..scene import Scene
+from .bart import BART_LAMBDAS, bart_wavelets
 
 TV_LAMBDAS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # times ||A||^2
 EDGE = 0.1  # of the largest pixel: the size of differences at which the steps of TV aim
@@ -38,8 +36,8 @@ def adjoint(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
     """``s A^H y`` with the scale s that minimises ``||s A A^H y - y||``: zero-filled, or back-projection."""
 
     def image() -> Tensor:
-        back = linear(scene).adjoint(scene.problem.y)
-        measured = scene.problem.A.forward(back)
+        back = scene.A.adjoint(scene.problem.y)
+        measured = scene.A.forward(back)
         power = inner(measured, measured)
         return back * torch.where(power > 0, inner(measured, scene.problem.y) / power, 0).flatten()
 
@@ -54,10 +52,10 @@ def least_squares(
     Relative to ``||A||^2``, a weight of .01 damps what the operator passes with less than a tenth of
     its largest gain, in any units; the maps of MRI have ``||A|| <= 1``, where it is CG-SENSE's own.
     """
-    A = linear(scene)
+    A = scene.A
 
     def image() -> Tensor:
-        damping = weight * norm_squared(scene, A)
+        damping = weight * norm_squared(scene)
         solved = A.solve_normal(scene.problem.backprojection, damping)
         if solved is not None:
             return solved
@@ -95,9 +93,9 @@ def tv(
 
     No user has that reference; the note "lambda" names the one taken. ``seconds`` are those of one lambda.
     """
-    A = linear(scene)
+    A = scene.A
     started = time.monotonic()
-    size = norm_squared(scene, A)
+    size = norm_squared(scene)
     images = {
         value: total_variation(A, scene.problem.backprojection, value * size, scene.start, steps)
         for value in lambdas
@@ -198,22 +196,18 @@ def unscaled(A: Operator) -> tuple[Any, complex]:
     return A, 1.0
 
 
-def linear(scene: Scene) -> Any:
-    A = scene.problem.A
-    if not A.linear:
-        raise ConfigError(f"{A!r} is not linear.", "This method needs an adjoint.")
-    return A
-
-
-def norm_squared(scene: Scene, A: Linear) -> float:
-    return float(power_norm(A.normal, scene.start)) ** 2
+def norm_squared(scene: Scene) -> float:
+    """``||A||^2``, by power iterations from the scene's start."""
+    return float(power_norm(scene.A.normal, scene.start)) ** 2
 
 
 def quality(image: Tensor, scene: Scene) -> float:
+    """PSNR in dB of an image (1, *domain), scaled."""
     return float(scaled_psnr(scene.magnitudes(image[0]), scene.reference))
 
 
 def timed(image: Callable[[], Tensor], **notes: float | str) -> Answer:
+    """The answer of a method that computes one image, with the seconds that it takes."""
     started = time.monotonic()
     with torch.no_grad():
         x = image()

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,10 +33,8 @@ from operators.pixels import Inpainting
 
 from ...errors import ConfigError
 from ..answer import Answer
+from ..scene import Scene
 from .classical import unscaled
-
-if TYPE_CHECKING:
-    from ..scenes import Scene
 
 DEMO_CALLS = 100  # of deepinv's PosteriorDiffusion, which has no default of its own, in its demonstration
 
@@ -223,10 +221,10 @@ def drawn(
 
 def as_job(scene: Scene, samples: int, rng: torch.Generator) -> Job:
     problem = scene.problem
-    if not problem.A.linear or not problem.sigma > 0:
+    if not problem.sigma > 0:
         raise ConfigError(
-            f"deepinv's samplers were asked for {problem.A!r} and noise of {problem.sigma}.",
-            "As they are set here they need a linear operator and a noise level above 0.",
+            f"deepinv's samplers were asked for noise of {problem.sigma}.",
+            "As they are configured here they need a noise level above 0.",
         )
     from deepinv.physics import GaussianNoise
 

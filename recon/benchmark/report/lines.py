@@ -1,4 +1,4 @@
-"""Rows of a benchmark, one a cell, brought together into lines: the numbers that every output of a report shows."""
+"""Rows of a benchmark, one per cell, aggregated into lines: the numbers that every output of a report shows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 DASH = "–"
 LEVEL = 0.90  # of the intervals whose coverage is reported
-Row = Mapping[str, Any]
+CellRow = Mapping[str, Any]
+"""One cell as `recon.benchmark.rows` keeps it."""
 Key = tuple[str, str, str | None, int | None]
 
 
 @dataclass(frozen=True)
 class Stat:
-    """Mean of ``n`` finite numbers and its standard error ``s / sqrt(n)``, s with n - 1; None where there is none."""
+    """Mean of ``n`` numbers and its standard error ``s / sqrt(n)``, s with n - 1; None where there is none."""
 
     mean: float | None = None
     error: float | None = None
@@ -27,9 +28,9 @@ class Stat:
 class Line:
     """One (problem, method, solver, calls) over inputs, slices and seeds.
 
-    ``n`` cells are done, ``failed`` are not. ``calls`` is what was asked for, None where that was left
-    to the method; ``network_calls`` is what was made for each of ``samples``. PSNR in dB, residual in
-    units of sigma_y, coverage as a share, seconds a cell.
+    ``n`` cells are done, ``failed`` are not. ``calls`` is the budget asked for, None where it was left
+    to the method; ``network_calls`` is what each of the ``samples`` took. PSNR in dB, residual in
+    units of sigma_y, coverage as a share, seconds per cell.
     """
 
     problem: str
@@ -51,21 +52,23 @@ class Line:
 
     @property
     def classical(self) -> bool:
-        """Made without a network."""
+        """Whether no network was called."""
         return self.network_calls.mean == 0
 
     @property
     def peer(self) -> bool:
+        """Whether the method is another library's."""
         return is_peer(self.method)
 
     @property
     def name(self) -> str:
+        """Method and solver."""
         return self.method if self.solver is None else f"{self.method} · {self.solver}"
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Cells of a line that failed alike; ``where`` names the first."""
+class FailedCells:
+    """Cells of one line that failed with the same error; ``where`` names the first."""
 
     problem: str
     method: str
@@ -82,45 +85,48 @@ METRICS = ("psnr", "object_psnr", "ssim", "nmse")
 MEASURES = ("residual", "coverage", "ess", "network_calls", "seconds")
 
 
-def latest(rows: Iterable[Row]) -> list[Row]:
+def latest(rows: Iterable[CellRow]) -> list[CellRow]:
     """The last row of each key, in the order in which the keys came."""
     return list({row["key"]: row for row in rows}.values())
 
 
-def aggregate(rows: Iterable[Row]) -> list[Line]:
-    """The lines of all cells that are done, problem by problem as they came, then by falling PSNR."""
-    cells: dict[Key, list[Row]] = {}
+def aggregate(rows: Iterable[CellRow]) -> list[Line]:
+    """The lines of all cells that are done, in the order of the problems, then by falling PSNR."""
+    cells: dict[Key, list[CellRow]] = {}
     for row in latest(rows):
         cells.setdefault(line_key(row), []).append(row)
-    lines = [line(key, of) for key, of in cells.items() if any(map(is_done, of))]
+    lines = [line(key, of) for key, of in cells.items() if any(map(row_is_done, of))]
     places = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in cells))}
     return sorted(lines, key=lambda one: (places[one.problem], -finite_or(one.psnr.mean, -math.inf)))
 
 
-def line(key: Key, rows: Sequence[Row]) -> Line:
-    done = [row for row in rows if is_done(row)]
+def line(key: Key, rows: Sequence[CellRow]) -> Line:
+    """The line of the cells of one key."""
+    done = [row for row in rows if row_is_done(row)]
     metrics = {name: statistic(row.get("metrics", {}).get(name) for row in done) for name in METRICS}
     measures = {name: statistic(row.get(name) for row in done) for name in MEASURES}
     samples = sorted({int(row["cell"]["samples"]) for row in done if row["cell"].get("samples") is not None})
     return Line(*key, len(done), len(rows) - len(done), tuple(samples), **metrics, **measures)
 
 
-def line_key(row: Row) -> Key:
+def line_key(row: CellRow) -> Key:
+    """What the cells of one line have in common: problem, method, solver, calls."""
     cell = row["cell"]
     return str(cell["problem"]), str(cell["method"]), cell.get("solver"), cell.get("calls")
 
 
-def is_done(row: Row) -> bool:
+def row_is_done(row: CellRow) -> bool:
+    """Whether the cell was measured."""
     return row.get("status") == "done"
 
 
 def is_peer(method: str) -> bool:
-    """Another library's: its methods begin with its name."""
+    """Whether a method is another library's: those begin with its name."""
     return method.lower().startswith("deepinv")
 
 
 def statistic(values: Iterable[Any]) -> Stat:
-    """Over the numbers among ``values``; an exact result has infinite PSNR, and then so has the mean."""
+    """Of the numbers among ``values``; one infinite value (the PSNR of an exact result) makes the mean infinite."""
     numbers = [float(v) for v in values if v is not None and not math.isnan(float(v))]
     if not numbers:
         return Stat()
@@ -130,18 +136,19 @@ def statistic(values: Iterable[Any]) -> Stat:
     return Stat(fmean(numbers), error, len(numbers))
 
 
-def failures(rows: Iterable[Row]) -> list[Failure]:
-    """What failed and how: equal errors of one line are counted, not repeated."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
+def failures(rows: Iterable[CellRow]) -> list[FailedCells]:
+    """What failed and how; equal errors of one line are counted, not repeated."""
+    alike: dict[tuple[Any, ...], list[CellRow]] = {}
     for row in latest(rows):
-        if not is_done(row):
-            said = row.get("error") or {}
-            found.setdefault((*line_key(row), *(str(said.get(k) or "") for k in ("what", "why", "do"))), []).append(row)  # fmt: skip
-    return [Failure(*key, where=where(of[0]), count=len(of)) for key, of in found.items()]
+        if not row_is_done(row):
+            error = row.get("error") or {}
+            texts = (str(error.get(name) or "") for name in ("what", "why", "do"))
+            alike.setdefault((*line_key(row), *texts), []).append(row)
+    return [FailedCells(*key, where=where(of[0]), count=len(of)) for key, of in alike.items()]
 
 
-def where(row: Row) -> str:
-    """Which of the cells of a line a row is."""
+def where(row: CellRow) -> str:
+    """Which of the cells of a line a row is: input, slice and seed."""
     cell = row["cell"]
     parts = [str(cell["input"])] if cell.get("input") is not None else []
     return ", ".join(
@@ -162,21 +169,24 @@ def number(value: float | None, form: str = ".2f") -> str:
 
 
 def finite_or(value: float | None, other: float) -> float:
+    """``value``, or ``other`` if it is None or NaN."""
     return other if value is None or math.isnan(value) else value
 
 
 def percent(value: float | None) -> str:
+    """A share in percent."""
     return DASH if value is None else f"{number(100 * value, '.1f')} %"
 
 
 def duration(seconds: float | None) -> str:
+    """Seconds with as many digits as matter."""
     if seconds is None or not math.isfinite(seconds):
         return number(seconds)
     return f"{seconds:.3f}" if seconds < 0.1 else f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
 
 
 def calls_made(line: Line) -> str:
-    """``samples x calls``: 4 × 20."""
+    """Samples × calls of each, such as 4 × 20; 0 without a network."""
     if line.classical:
         return "0"
     samples = DASH if not line.samples else "–".join(map(str, dict.fromkeys((line.samples[0], line.samples[-1]))))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The page of a benchmark: tables and pictures in one HTML file that needs nothing but the pictures beside it."""
+"""The page of a benchmark: tables and pictures in one HTML file that needs only the pictures beside it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from .lines import Failure, Line, Row, finite_or, is_done, latest, line_key, number, where
+from .lines import CellRow, FailedCells, Line, finite_or, latest, line_key, number, row_is_done, where
 from .tables import OVERVIEW, best, columns, footnotes, overview
 
 TEMPLATE = "page.html.j2"
-KINDS = ("mean", "error", "std")  # of pictures, in the order shown; what only samplers have comes last
+SHOWN = ("mean", "error", "std")  # pictures of a method, in this order; only samplers have the last
 
 
 def page(
-    rows: Sequence[Row],
+    rows: Sequence[CellRow],
     lines: Sequence[Line],
-    failed: Sequence[Failure],
+    failed: Sequence[FailedCells],
     out: Path,
     *,
     title: str,
@@ -57,22 +57,24 @@ def page(
         overview=overview(lines),
         overview_title=OVERVIEW,
         figures={link(name): text for name, text in figures.items()},
-        done=sum(map(is_done, rows)),
-        failed=sum(not is_done(row) for row in rows),
+        done=sum(map(row_is_done, rows)),
+        failed=sum(not row_is_done(row) for row in rows),
         methods=len({line.method for line in lines}),
         finished=(finished[0], finished[-1]) if finished else None,
         footnotes=footnotes(lines, conventions),
-        versions=versions(rows),
+        versions=versions_of(rows),
     )
 
 
-def strip(rows: Sequence[Row], lines: Sequence[Line], out: Path) -> dict[str, Any] | None:
-    """One image of a problem as each method has it: of its best line, at the image that most of those have."""
+def strip(rows: Sequence[CellRow], lines: Sequence[Line], out: Path) -> dict[str, Any] | None:
+    """One image of a problem as each method reconstructs it, by its best line; the image that most methods have."""
     winners = {line_key(row): [] for row in rows}
     for row in rows:
-        if is_done(row) and found(row, out):
+        if row_is_done(row) and pictures_of(row, out):
             winners[line_key(row)].append(row)
-    chosen: dict[str, Sequence[Row]] = {}  # lines come best first: a method's best that has pictures
+    chosen: dict[
+        str, Sequence[CellRow]
+    ] = {}  # of each method the best line that has pictures: lines come best first
     for line in lines:
         of = winners[line.problem, line.method, line.solver, line.calls]
         if of and line.method not in chosen:
@@ -84,10 +86,10 @@ def strip(rows: Sequence[Row], lines: Sequence[Line], out: Path) -> dict[str, An
     cards, shared = [], {}
     for method, of in chosen.items():
         row = next((row for row in of if image_of(row) == image), of[0])
-        pictures = found(row, out)
+        pictures = pictures_of(row, out)
         if image_of(row) == image:
             shared = {k: pictures[k] for k in ("reference", "measured") if k in pictures} | shared
-        kinds = [(kind, pictures[kind]) for kind in KINDS if kind in pictures]
+        kinds = [(kind, pictures[kind]) for kind in SHOWN if kind in pictures]
         if kinds:
             cards.append(
                 {
@@ -104,37 +106,39 @@ def strip(rows: Sequence[Row], lines: Sequence[Line], out: Path) -> dict[str, An
     return {"where": where(first), "reference": shared.get("reference"), "measured": shared.get("measured"), "cards": cards}  # fmt: skip
 
 
-def image_of(row: Row) -> tuple[Any, Any, Any]:
+def image_of(row: CellRow) -> tuple[Any, Any, Any]:
+    """Input, slice and seed of a row."""
     return tuple(row["cell"].get(key) for key in ("input", "slice", "seed"))  # type: ignore[return-value]
 
 
-def setting(row: Row) -> str:
+def setting(row: CellRow) -> str:
     """Solver and calls of a cell, as far as it has them."""
     cell, made = row["cell"], row.get("network_calls")
     calls = f"{number(made, '.0f')} calls" if made else ""
     return ", ".join(part for part in (cell.get("solver") or "", calls) if part)
 
 
-def found(row: Row, out: Path) -> dict[str, str]:
-    """Links to the pictures of a row that lie below ``out``; those that do not exist are left out."""
+def pictures_of(row: CellRow, out: Path) -> dict[str, str]:
+    """Links to the pictures of a row, by what they show: those that exist below ``out``."""
     named = {kind: str(path) for kind, path in (row.get("pictures") or {}).items() if path}
     return {kind: link(path) for kind, path in named.items() if inside(path) and (out / path).is_file()}
 
 
 def inside(path: str) -> bool:
+    """Whether a relative path stays in its folder."""
     pure = PurePosixPath(path)
     return not pure.is_absolute() and ".." not in pure.parts
 
 
 def link(path: str) -> str:
-    """``path`` as a relative address: a colon or a number sign in it stays part of the name."""
+    """``path`` as a relative address, with characters such as # and : quoted."""
     return quote(path)
 
 
-def versions(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """What made the rows: each name with all versions there are, one where they agree."""
-    said: dict[str, list[str]] = {}
+def versions_of(rows: Sequence[CellRow]) -> dict[str, list[str]]:
+    """The versions of the software that made the rows: each name with all its versions."""
+    seen: dict[str, list[str]] = {}
     for row in rows:
         for name, version in (row.get("versions") or {}).items():
-            said.setdefault(str(name), []).append(str(version))
-    return {name: list(dict.fromkeys(values)) for name, values in sorted(said.items())}
+            seen.setdefault(str(name), []).append(str(version))
+    return {name: list(dict.fromkeys(values)) for name, values in sorted(seen.items())}

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: PSNR against network calls, and coverage of the intervals, a panel a problem."""
+"""Figures of a benchmark: PSNR against network calls, and coverage of the intervals, one panel per problem."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...io.figures import GRID, INK, spread, unique
+from ...io.figures import GRID, INK, moved_apart, unique
 from .lines import LEVEL, Line, is_peer
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c25a94", "#3a9ad9", "#b07c00", "#222222")  # Okabe-Ito, darker
 MARKERS = "os^v"
 QUIET = "#6b6b6b"
-SPAN = 12.0  # dB below the best point; what lies lower does not stretch its panel and is named with its value
-ACROSS = 3  # panels in a row
+SPAN = 12.0  # dB that a panel shows below its best point; what lies lower is named with its value
+ACROSS = 3  # panels side by side
 BUDGETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
-def psnr_calls(lines: Sequence[Line]) -> Any | None:
-    """Each method's curve over its budgets; None where no line has a finite PSNR."""
+def psnr_figure(lines: Sequence[Line]) -> Any | None:
+    """PSNR of each method over its budgets; None where no line has a finite PSNR."""
     lines = [line for line in lines if line.psnr.mean is not None and math.isfinite(line.psnr.mean)]
     if not lines:
         return None
@@ -33,7 +33,7 @@ def psnr_calls(lines: Sequence[Line]) -> Any | None:
         "dashed: no network": any(line.classical for line in lines),
     }
     figure.suptitle(
-        "PSNR of the mean (dB) against network calls a sample, ± standard error\n"
+        "PSNR of the mean (dB) against network calls per sample, ± standard error\n"
         + "; ".join(mark for mark, used in marks.items() if used),
         color=INK,
         fontsize=12,
@@ -41,14 +41,14 @@ def psnr_calls(lines: Sequence[Line]) -> Any | None:
     return figure
 
 
-def coverage(lines: Sequence[Line]) -> Any | None:
-    """Each method's coverage at each budget against the level; None where no line has one."""
+def coverage_figure(lines: Sequence[Line]) -> Any | None:
+    """Coverage of each method at each budget, beside the level; None where no line has one."""
     lines = [line for line in lines if line.coverage.mean is not None]
     if not lines:
         return None
     look, several = looks(lines), many_solvers(lines)
     sides = sorted(lines, key=lambda one: (counterpart(one.method), one.peer, one.name), reverse=True)
-    names = unique(label(line, several) for line in sides)  # a peer's below its counterpart
+    names = unique(label(line, several) for line in sides)  # a deepinv method below its counterpart
     figure, panels = sheet(unique(line.problem for line in lines), 4.2, 1.2 + 0.2 * len(names))
     top = max(line.network_calls.mean or 1 for line in lines)
     for place, (problem, ax) in enumerate(panels.items()):
@@ -64,7 +64,7 @@ def coverage(lines: Sequence[Line]) -> Any | None:
             style = look[line.method, line.solver]
             ax.plot(line.coverage.mean, names.index(label(line, several)), linestyle="none",
                     **{**style, "markersize": 2 + 7 * part**1.5}, alpha=0.85)  # fmt: skip
-        ax.set_xlabel("share of the object inside", fontsize=8)
+        ax.set_xlabel("share of the object's pixels inside", fontsize=8)
     figure.suptitle(
         f"Coverage of the {LEVEL:.0%} intervals (dashed: {LEVEL:.0%}); larger marks: more network calls",
         color=INK,
@@ -74,7 +74,7 @@ def coverage(lines: Sequence[Line]) -> Any | None:
 
 
 def sheet(problems: Sequence[str], width: float, height: float) -> tuple[Any, dict[str, Any]]:
-    """A figure of up to three panels a row, by the problem that each shows."""
+    """A figure with a panel for each problem, up to three side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -90,32 +90,33 @@ def sheet(problems: Sequence[str], width: float, height: float) -> tuple[Any, di
 
 
 def many_solvers(lines: Sequence[Line]) -> set[str]:
-    """Methods run with several solvers: their names alone do not tell the curves apart."""
+    """Methods that ran with several solvers, so that their names alone do not identify a curve."""
     methods = unique(line.method for line in lines)
     return {m for m in methods if len({line.solver for line in lines if line.method == m}) > 1}
 
 
 def label(line: Line, several: set[str]) -> str:
+    """The name of a line's curve."""
     return line.name if line.method in several else line.method
 
 
 def looks(lines: Sequence[Line]) -> dict[tuple[str, str | None], dict[str, Any]]:
-    """Colour and marker of each method and solver: a peer's has its counterpart's colour, its marker is open."""
+    """Colour and marker of each method and solver; a deepinv method has its counterpart's colour and an open marker."""
     keys = sorted({(line.method, line.solver) for line in lines if not line.classical}, key=str)
     names = unique((counterpart(m), None if is_peer(m) else s) for m, s in sorted(keys, key=lambda k: is_peer(k[0])))  # fmt: skip
     methods = {name[0]: place for place, name in reversed(list(enumerate(names)))}
-    found = {}
+    styles = {}
     for method, solver in keys:
         name = (counterpart(method), solver)
         place = names.index(name) if name in names and not is_peer(method) else methods[name[0]]
         colour = COLOURS[place % len(COLOURS)]
         style = {"color": colour, "marker": MARKERS[place // len(COLOURS) % len(MARKERS)], "markersize": 4.5}
         open_mark = {"marker": "D", "markerfacecolor": "white", "markersize": 5, "markeredgewidth": 1.3}
-        found[method, solver] = style | (open_mark if is_peer(method) else {})
+        styles[method, solver] = style | (open_mark if is_peer(method) else {})
     for line in lines:
         if line.classical:
-            found[line.method, line.solver] = {"color": QUIET, "marker": "o", "markersize": 4.5}
-    return found
+            styles[line.method, line.solver] = {"color": QUIET, "marker": "o", "markersize": 4.5}
+    return styles
 
 
 def counterpart(method: str) -> str:
@@ -124,6 +125,7 @@ def counterpart(method: str) -> str:
 
 
 def plain(ax: Any) -> None:
+    """Axes with a light grid, without a frame at the top and right."""
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -131,7 +133,7 @@ def plain(ax: Any) -> None:
 
 
 def calls_panel(ax: Any, lines: Sequence[Line], look: dict, several: set[str]) -> None:
-    """One problem: log calls to the right, dB upwards, each curve named at the right."""
+    """One problem: PSNR over the logarithm of the calls, each curve named at the right."""
     plain(ax)
     values = [line.psnr.mean for line in lines if line.psnr.mean is not None]
     top = max(values)
@@ -146,7 +148,7 @@ def calls_panel(ax: Any, lines: Sequence[Line], look: dict, several: set[str]) -
     ticks = [b for b in BUDGETS if first <= b <= last] or sorted(unique(reach))
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set_xlabel("network calls a sample", fontsize=8)
+    ax.set_xlabel("network calls per sample", fontsize=8)
     ends: list[tuple[float, str, str, float | None]] = []  # height, name, colour, calls at the end
     for key in unique((line.method, line.solver) for line in lines):
         of = [line for line in lines if (line.method, line.solver) == key]
@@ -166,9 +168,9 @@ def calls_panel(ax: Any, lines: Sequence[Line], look: dict, several: set[str]) -
 
 
 def names(ax: Any, ends: Sequence[tuple], low: float, top: float, last: float) -> None:
-    """Every end's name beside the panel, moved apart; a thin line leads to those that are not where they end."""
-    places = spread([end[0] for end in ends], low, top, (top - low) / 24)
-    beside = ax.get_yaxis_transform()  # across in parts of the panel, upwards in dB
+    """The name of every curve beside the panel, moved apart, with a thin line from the end of the curve."""
+    places = moved_apart([end[0] for end in ends], low, top, (top - low) / 24)
+    beside = ax.get_yaxis_transform()  # x in widths of the panel, y in dB
     width = math.log(last / ax.get_xlim()[0])
     for (height, name, colour, calls), place in zip(ends, places, strict=True):
         start = 1.0 if calls is None else math.log(calls / ax.get_xlim()[0]) / width

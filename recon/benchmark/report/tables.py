@@ -1,4 +1,4 @@
-"""The numbers of a benchmark as tables: one line a cell in CSV, one line a method and budget in Markdown."""
+"""The numbers of a benchmark as tables: one line per cell in CSV, one per method and budget in Markdown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from .lines import DASH, LEVEL, Failure, Line, Row, calls_made, duration, latest, number, percent
+from .lines import DASH, LEVEL, CellRow, FailedCells, Line, calls_made, duration, latest, number, percent
 
-OVERVIEW = "PSNR of the mean in dB, each method with the solver and number of calls that score best"
-UNWRITTEN = ("pictures", "versions")  # not numbers; the page shows them
+OVERVIEW = "PSNR of the mean in dB: each method with the solver and number of calls that score best"
+NOT_NUMBERS = ("pictures", "versions")  # in no table; the page shows them
 
 
 @dataclass(frozen=True)
 class Column:
-    """``text`` is shown; ``value`` is sorted by, and the best is ``max`` or ``min`` where one is better."""
+    """``text`` is shown; the page sorts by ``value``; ``best`` is ``max`` or ``min`` where one of them is better."""
 
     head: str
     title: str
@@ -29,42 +29,43 @@ class Column:
 
 
 def decibels(line: Line) -> str:
+    """PSNR of the mean with its standard error."""
     return f"{number(line.psnr.mean)} ± {number(line.psnr.error)}"
 
 
 COLUMNS = (
-    Column("method", "posterior sampler, or what it is compared with", lambda of: of.method, lambda of: of.method),
-    Column("solver", "of the reverse process", lambda of: of.solver or DASH, lambda of: of.solver or ""),
-    Column("asked", "network calls a sample that were asked for; – : the method's own default",
+    Column("method", "posterior sampler, or a method that it is compared with", lambda of: of.method, lambda of: of.method),
+    Column("solver", "of the reverse diffusion", lambda of: of.solver or DASH, lambda of: of.solver or ""),
+    Column("asked", "network calls per sample that were asked for; –: the method's own default",
            lambda of: number(of.calls, "d"), lambda of: of.calls),
     Column("PSNR of the mean", "dB, mean over the cells ± standard error", decibels, lambda of: of.psnr.mean, max),
     Column("object PSNR", "dB, over the pixels of the object alone",
            lambda of: number(of.object_psnr.mean), lambda of: of.object_psnr.mean, max),
     Column("SSIM", "structural similarity", lambda of: number(of.ssim.mean, ".3f"), lambda of: of.ssim.mean, max),
     Column("NMSE", "normalised mean squared error", lambda of: number(of.nmse.mean, "#.3g"), lambda of: of.nmse.mean, min),
-    Column("residual", "distance to the measurements in units of their noise; 1 is what noise alone leaves",
+    Column("residual", "distance to the measurements in units of their noise; noise alone gives 1",
            lambda of: number(of.residual.mean), lambda of: of.residual.mean),
-    Column(f"coverage of {LEVEL:.0%}".replace("%", " %"), f"share of the object within the {LEVEL:.0%} intervals",
+    Column(f"coverage of {LEVEL:.0%}".replace("%", " %"), f"share of the object's pixels within the {LEVEL:.0%} intervals",
            lambda of: percent(of.coverage.mean), lambda of: of.coverage.mean),
     Column("ESS", "effective sample size", lambda of: number(of.ess.mean, ".1f"), lambda of: of.ess.mean),
     Column("network calls", "samples × calls of each", calls_made, lambda of: of.network_calls.mean),
-    Column("seconds", "a cell, all its samples", lambda of: duration(of.seconds.mean), lambda of: of.seconds.mean),
+    Column("seconds", "per cell, all its samples together", lambda of: duration(of.seconds.mean), lambda of: of.seconds.mean),
     Column("n", "cells: inputs, slices and seeds",
            lambda of: f"{of.n} ({of.failed} failed)" if of.failed else str(of.n), lambda of: of.n),
 )  # fmt: skip
 
 
 def columns(lines: Sequence[Line]) -> list[Column]:
-    """Those to show: the effective sample size only where something has one."""
+    """The columns to show: the effective sample size only where a method has one."""
     return [c for c in COLUMNS if c.head != "ESS" or any(line.ess.n for line in lines)]
 
 
 def best(column: Column, lines: Sequence[Line]) -> str | None:
-    """The best text of a column, where one is better: those equal to it in print are as good."""
+    """The text of the best value of a column; lines that print the same are as good. None where none is better."""
     if column.best is None:
         return None
-    found = {line: column.value(line) for line in lines}
-    values = {line: v for line, v in found.items() if isinstance(v, int | float) and not math.isnan(v)}
+    values = {line: column.value(line) for line in lines}
+    values = {line: v for line, v in values.items() if isinstance(v, int | float) and not math.isnan(v)}
     if len(values) < 2:
         return None
     winner = column.best(values.values())
@@ -74,28 +75,28 @@ def best(column: Column, lines: Sequence[Line]) -> str | None:
 def footnotes(lines: Sequence[Line], conventions: Mapping[str, str]) -> list[tuple[str, str]]:
     """What the numbers mean: (name, sentence)."""
     own = [
-        ("±", "standard error over the n cells of a line, taken as independent; PSNR is that of the mean of the samples"),
-        ("network calls", "samples × calls that each sample took (mean over the cells)"),
-        ("seconds", "a cell, all its samples"),
+        ("±", "standard error over the n cells of a line, taken as independent; the PSNR is that of the mean of the samples"),
+        ("network calls", "samples × calls per sample (mean over the cells)"),
+        ("seconds", "per cell, all its samples together"),
         (DASH, "not measured, or the method's own default"),
     ]  # fmt: skip
     if any(line.failed for line in lines):
         own.append(
-            ("n", "the numbers are of the cells that are done; those that failed may have been harder")
+            ("n", "the numbers are those of the cells that are done; the ones that failed may be harder")
         )
     return [*((str(k), str(v)) for k, v in conventions.items()), *own]
 
 
 def overview(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Each method's best line of each problem, methods of the most problems first, then by their mean PSNR."""
+    """Each method's best line of each problem; methods with the most problems first, then by their mean PSNR."""
     tops: dict[str, dict[str, Line]] = {}
-    for line in lines:  # the best come first
+    for line in lines:  # best first
         if line.psnr.mean is not None:
             tops.setdefault(line.method, {}).setdefault(line.problem, line)
     heights = {
         p: max(of[p].psnr.mean or 0 for of in tops.values() if p in of) for one in tops.values() for p in one
     }
-    found = [
+    entries = [
         {
             "method": method,
             "mean": fmean(line.psnr.mean or 0 for line in of.values()),
@@ -104,10 +105,11 @@ def overview(lines: Sequence[Line]) -> list[dict[str, Any]]:
         }
         for method, of in tops.items()
     ]
-    return sorted(found, key=lambda one: (-len(one["cells"]), -one["mean"]))
+    return sorted(entries, key=lambda one: (-len(one["cells"]), -one["mean"]))
 
 
 def setting_of(line: Line) -> str:
+    """Solver and calls of a line, as far as it has them."""
     calls = "" if line.classical else f"{number(line.network_calls.mean, '.0f')} calls"
     return ", ".join(part for part in (line.solver or "", calls) if part)
 
@@ -115,55 +117,63 @@ def setting_of(line: Line) -> str:
 # --- Markdown --------------------------------------------------------------------------------------------
 
 
-def markdown(
+def markdown_report(
     lines: Sequence[Line],
-    failed: Sequence[Failure],
+    failed: Sequence[FailedCells],
     *,
     title: str,
     conventions: Mapping[str, str],
     command: str,
 ) -> str:
-    """All problems at a glance, a section a problem, then what failed, then what the numbers mean."""
+    """All problems at a glance, a section for each, then what failed, then what the numbers mean."""
     parts = [f"# {escaped(title)}", f"```sh\n{command}\n```"]
     problems = list(dict.fromkeys(line.problem for line in lines))
     if len(problems) > 1:
-        body = [[one["method"], *(cell_of(one, problem) for problem in problems)] for one in overview(lines)]
-        parts += [f"## {OVERVIEW}", grid([["method", *problems], *body], numbers_from=1)]
+        body = [
+            [one["method"], *(overview_cell(one, problem) for problem in problems)] for one in overview(lines)
+        ]
+        parts += [f"## {OVERVIEW}", markdown_table([["method", *problems], *body], numbers_from=1)]
     shown = columns(lines)
     for problem in dict.fromkeys(one.problem for one in (*lines, *failed)):
         of = [line for line in lines if line.problem == problem]
         parts.append(f"## {escaped(problem)}")
         if of:
             body = [[column.text(line) for column in shown] for line in of]
-            parts.append(grid([[column.head for column in shown], *body], numbers_from=2))
+            parts.append(markdown_table([[column.head for column in shown], *body], numbers_from=2))
         else:
             parts.append("Every cell failed.")
     if failed:
         parts.append("## Failed cells")
         heads = [
-            *("problem", "method", "solver", "asked", "cells", "first of them"),
+            "problem",
+            "method",
+            "solver",
+            "asked",
+            "cells",
+            "first of them",
             "what",
             "why",
             "what to do",
         ]
         body = [[f.problem, f.method, f.solver or DASH, number(f.calls, "d"), str(f.count),
                  f.where or DASH, f.what or DASH, f.why or DASH, f.do or DASH] for f in failed]  # fmt: skip
-        parts.append(grid([heads, *body]))
+        parts.append(markdown_table([heads, *body]))
     parts.append("## Conventions")
-    said = [
+    sentences = [
         f"- {escaped(name)}: {escaped(sentence.rstrip('.'))}."
         for name, sentence in footnotes(lines, conventions)
     ]
-    parts.append("\n".join(said))
+    parts.append("\n".join(sentences))
     return "\n\n".join(parts) + "\n"
 
 
-def cell_of(method: Mapping[str, Any], problem: str) -> str:
-    return method["cells"].get(problem, (DASH, ""))[0]
+def overview_cell(entry: Mapping[str, Any], problem: str) -> str:
+    """The PSNR of a method for a problem, as text."""
+    return entry["cells"].get(problem, (DASH, ""))[0]
 
 
-def grid(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
-    """A table with its head first; columns from ``numbers_from`` on stand to the right."""
+def markdown_table(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
+    """A Markdown table of ``rows``, the head first; columns from ``numbers_from`` on are aligned to the right."""
     texts = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
     right = len(rows[0]) if numbers_from is None else numbers_from
     rule = "|" + "".join("---:|" if place >= right else "---|" for place in range(len(rows[0])))
@@ -171,15 +181,15 @@ def grid(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
 
 
 def escaped(text: str) -> str:
-    """``text`` in one line, with what Markdown would read as markup made plain."""
+    """``text`` in one line, with the characters that Markdown reads as markup escaped."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 # --- CSV -------------------------------------------------------------------------------------------------
 
 
-def table(rows: Iterable[Row]) -> str:
-    """One line a cell with every number it has, nested names joined by dots; empty where there is none."""
+def cells_csv(rows: Iterable[CellRow]) -> str:
+    """One CSV line per cell with every number it has, nested names joined by dots; empty where there is none."""
     flat = [dict(flattened(row)) for row in latest(rows)]
     names = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
@@ -190,9 +200,10 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def flattened(row: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(name, value) of every number of a row; the cell's own names stand without a prefix."""
     for key, value in row.items():
         if isinstance(value, Mapping):
-            if prefix or key not in UNWRITTEN:
+            if prefix or key not in NOT_NUMBERS:
                 yield from flattened(value, "" if not prefix and key == "cell" else f"{prefix}{key}.")
         elif value is None or (isinstance(value, float) and math.isnan(value)):
             yield prefix + key, ""

@@ -1,4 +1,4 @@
-"""The report of a benchmark: tables, figures and a page from its rows, each file whole or not there."""
+"""The report of a benchmark: tables, figures and a page from its rows, each file whole or not there at all."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...io.whole import write_whole
-from .lines import Line, Row, Stat, aggregate, failures
+from .lines import CellRow, Line, Stat, aggregate, failures
 from .page import page
-from .plots import coverage, psnr_calls
-from .tables import markdown, table
+from .plots import coverage_figure, psnr_figure
+from .tables import cells_csv, markdown_report
 
 __all__ = ["Line", "Stat", "aggregate", "write_report"]
 
 FIGURES = {
-    "psnr_calls.png": (psnr_calls, "PSNR of the mean against network calls a sample"),
-    "coverage.png": (coverage, "Coverage of the intervals against their level"),
+    "psnr_calls.png": (psnr_figure, "PSNR of the mean against network calls per sample"),
+    "coverage.png": (coverage_figure, "Coverage of the intervals against their level"),
 }
 
 
 def write_report(
-    rows: Sequence[Row], out: Path, *, title: str, conventions: Mapping[str, str], command: str
+    rows: Sequence[CellRow], out: Path, *, title: str, conventions: Mapping[str, str], command: str
 ) -> list[Path]:
     """Write ``table.csv``, ``table.md``, ``psnr_calls.png``, ``coverage.png`` and ``index.html`` into ``out``.
 
     ``rows`` are the JSON objects of the cells; later ones of a key replace earlier ones. ``conventions``
-    says by name how a number is defined; ``command`` makes the benchmark again. Everything is made
+    says by name how a number is defined; ``command`` runs the benchmark again. Everything is made
     before the first file is replaced. A figure without anything to show is not written. Returns the
-    files written.
+    files that were written.
 
     Raises `ConfigError` without rows and `OutputError` where a file cannot be written.
     """
@@ -43,13 +43,13 @@ def write_report(
         )
     lines, failed = aggregate(rows), failures(rows)
     drawn = {name: figure for name, (draw, _) in FIGURES.items() if (figure := draw(lines)) is not None}
-    said = {"title": title, "conventions": conventions, "command": command}
+    texts = {"title": title, "conventions": conventions, "command": command}
     shown = {name: FIGURES[name][1] for name in drawn}
     files = {
-        "table.csv": table(rows).encode(),
-        "table.md": markdown(lines, failed, **said).encode(),
+        "table.csv": cells_csv(rows).encode(),
+        "table.md": markdown_report(lines, failed, **texts).encode(),
         **{name: png(figure) for name, figure in drawn.items()},
-        "index.html": page(rows, lines, failed, out, figures=shown, **said).encode(),
+        "index.html": page(rows, lines, failed, out, figures=shown, **texts).encode(),
     }
     for name, content in files.items():
         write_whole(out / name, partial(write, content))
@@ -57,10 +57,12 @@ def write_report(
 
 
 def write(content: bytes, file: Any) -> None:
+    """Write ``content`` to an open file."""
     file.write(content)
 
 
 def png(figure: Any) -> bytes:
+    """A figure as a PNG file."""
     file = BytesIO()
     figure.savefig(file, format="png", facecolor="white")
     return file.getvalue()

@@ -1,11 +1,9 @@
-"""What a benchmark measures: images under an operator, or k-space files undersampled, with the truth beside it."""
+"""The inputs of a benchmark: images measured by an operator, or k-space files undersampled, each as scenes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch import Tensor
 from operators.base import Linear
 from operators.coils import rss
 from operators.fourier import ifft2c
-from operators.krylov import cg
 from operators.mri import MRI
 
 from ..actions import core, offered, with_core
@@ -30,50 +27,10 @@ from ..priors import Prior, prior_is_complex
 from ..problem import Problem
 from ..registry.operators import make_operator
 from ..registry.recipe import Recipe
-from .problems import ProblemSpec
+from .scene import Scene
+from .specs import Benchmark, ProblemSpec
 
-FIT_STEPS = 15  # CG steps of the least-squares fit
 IMAGES = (*PICTURES, ".npy", ".npz")
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """One image's measurement. ``problem`` of one image, in the prior's units; ``reference`` (h, w) magnitudes.
-
-    ``everything`` (1, *codomain): measurements of all that could be measured, for those who choose;
-    ``measure`` reads them. ``index`` names the image to the noise. ``prior``: that of these images.
-    """
-
-    problem: Problem
-    prior: Prior
-    reference: Tensor
-    index: int
-    everything: Callable[[], Tensor]
-
-    @property
-    def A(self) -> Linear:
-        A = self.problem.A
-        assert isinstance(A, Linear)
-        return A
-
-    @cached_property
-    def start(self) -> Tensor:
-        """(1, *domain): the image that explains y best, after a few CG steps."""
-        with torch.no_grad():
-            return cg(self.A.normal, self.problem.backprojection, steps=FIT_STEPS)
-
-    @cached_property
-    def _full(self) -> Tensor:
-        with torch.no_grad():
-            return self.everything()
-
-    def measure(self, chosen: Tensor) -> Tensor:
-        """New measurements, of full size, read where ``chosen``."""
-        return self._full * chosen
-
-    def magnitudes(self, x: Tensor) -> Tensor:
-        """(..., sets, H, W) images as magnitudes (..., h, w), cropped as the reference is."""
-        return center_crop(rss(x.cpu()), (self.reference.shape[-2], self.reference.shape[-1]))
 
 
 class Images:
@@ -91,32 +48,41 @@ class Images:
 
     @property
     def slices(self) -> int:
+        """How many images there are."""
         return len(self.stack)
 
     def digest(self, index: int) -> str:
-        return digest(self.stack[index])
+        """A hash of the pixels of one image."""
+        return hashlib.blake2b(self.stack[index].numpy().tobytes(), digest_size=8).hexdigest()
 
     def truth(self, index: int, is_complex: bool) -> Tensor:
-        """(H, W)"""
+        """The image (H, W) that is measured; raises `InputError` for an empty one."""
         image = self.stack[index]
         if not peak(image) > 0:
-            raise InputError(f"{self.path}: image {index} is zero everywhere.", do="Leave it out.")
+            raise InputError(
+                f"{self.path}: image {index} cannot be scaled.",
+                "Its 99.5th percentile is not above 0.",
+                "Leave it out.",
+            )
         return with_phase(image, index) if is_complex else image / peak(image)
 
     def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
+        """One image under the operator of ``spec``, with its noise; raises `ConfigError` for a nonlinear operator."""
         truth = self.truth(index, prior_is_complex(prior))
         size = (truth.shape[0], truth.shape[1])
         assert spec.operator is not None
         A = make_operator(spec.operator, spec.options, size, truth.is_complex())
         if not isinstance(A, Linear) or tuple(A.domain) != (1, *size):
-            raise ConfigError(f"{A!r} cannot be benchmarked.", f"It is linear and for images {(1, *size)}.")
+            raise ConfigError(
+                f"{A!r} cannot be benchmarked.", f"The operator must be linear, with domain {(1, *size)}."
+            )
         A, sigma, image = A.to(device), float(spec.sigma or 0), truth.to(device)
 
-        def everything() -> Tensor:
-            return simulated(all_actions(A), image, sigma, seed, index)
+        def all_measurements() -> Tensor:
+            return simulated(measuring_everything(A), image, sigma, seed, index)
 
         problem = Problem(A, simulated(A, image, sigma, seed, index), sigma)
-        return Scene(problem, prior, truth.abs(), index, everything)
+        return Scene(problem, prior, truth.abs(), index, all_measurements)
 
 
 class KSpace:
@@ -128,17 +94,20 @@ class KSpace:
 
     @property
     def slices(self) -> int:
+        """How many slices there are."""
         return self.file.slices
 
     def digest(self, index: int) -> str:
+        """The fingerprint of the whole file."""
         return self.found.fingerprint
 
     def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
+        """One slice under the mask of ``spec``; raises `InputError` where the mask leaves nothing out."""
         acquisition = acquire(self.file, self.found, MaskChoice(**(spec.mask or {})))
         if not acquisition.simulated:
             raise InputError(
-                f"{self.path} is not undersampled here, so there is no reference.",
-                "A benchmark leaves out samples that were measured.",
+                f"{self.path} has no reference: the mask leaves nothing out.",
+                "A benchmark compares with the samples that were measured and not used.",
                 "Give the mask an acceleration.",
             )
         piece = self.file.read_slice(index)
@@ -147,25 +116,26 @@ class KSpace:
         reference = center_crop(rss(ifft2c(piece.kspace)), self.file.crop) / one.scale
         A = MRI(mask.to(kspace.real.dtype)) if one.maps is None else MRI(mask, one.maps)
         problem = Problem(A, kspace[None] / one.scale, one.noise)
-        known = prior if one.maps is None else empty_outside(prior, [one], 1)
+        inside = prior if one.maps is None else empty_outside(prior, [one], 1)
 
-        def everything() -> Tensor:
+        def all_measurements() -> Tensor:
             return kspace[None] / one.scale
 
-        return Scene(problem, known, reference, index, everything)
+        return Scene(problem, inside, reference, index, all_measurements)
 
 
 Source = Images | KSpace
 
 
-def all_actions(A: Linear) -> Linear:
-    """The operator that measures everything A could."""
+def measuring_everything(A: Linear) -> Linear:
+    """The operator that measures everything that A could be made to measure."""
     full = with_core(A, offered(A).full(core(A)))
     assert isinstance(full, Linear)
     return full
 
 
 def read_stack(path: Path) -> Tensor:
+    """The array ``images`` (N, H, W) of an npz file, in float32; raises `InputError`."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive:
@@ -178,48 +148,58 @@ def read_stack(path: Path) -> Tensor:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read.", f"{error}.", "Copy it again.") from error
     if images.ndim != 3 or images.dtype.kind not in "fiu" or not np.isfinite(images).all():
-        raise InputError(f"{path}: images are {images.shape} {images.dtype}.", "They are real, (N, H, W), and finite.")  # fmt: skip
+        raise InputError(
+            f"{path}: images are {images.shape} {images.dtype}.", "They must be real, (N, H, W), and finite."
+        )
     return torch.from_numpy(images.astype(np.float32))
 
 
-def digest(tensor: Tensor) -> str:
-    return hashlib.blake2b(tensor.numpy().tobytes(), digest_size=8).hexdigest()
+# --- the inputs of a configuration -------------------------------------------------------------------------
 
 
-def sources(
-    spec: ProblemSpec, inputs: Sequence[str], root: Path, opened: dict[tuple[type, Path], Source]
+def open_inputs(config: Benchmark, root: Path) -> dict[str, dict[str, Source]]:
+    """The inputs of each problem: problem -> name in the rows -> source. Each file is opened once."""
+    opened: dict[tuple[type, Path], Source] = {}
+    return {
+        name: open_sources(problem, problem.inputs or config.inputs, root, opened)
+        for name, problem in config.problems.items()
+    }
+
+
+def open_sources(
+    problem: ProblemSpec, inputs: Sequence[str], root: Path, opened: dict[tuple[type, Path], Source]
 ) -> dict[str, Source]:
-    """The inputs of a problem by the names they have in the rows; a folder stands for the files in it.
+    """The inputs of one problem by the names they have in the rows; a folder stands for the files in it.
 
-    ``opened`` keeps every file, so that it is looked at once for all problems.
+    ``opened`` keeps every file for the other problems. Raises `ConfigError` for a path that holds nothing.
     """
-    kind = Images if spec.operator is not None else KSpace
-    wanted = IMAGES if kind is Images else tuple(suffix for suffix in READERS if suffix != ".hdr")
-    found: dict[str, Path] = {}
+    kind = Images if problem.operator is not None else KSpace
+    suffixes = IMAGES if kind is Images else tuple(suffix for suffix in READERS if suffix != ".hdr")
+    paths: dict[str, Path] = {}
     for name in inputs:
         path = root / name
         files = [path]
         if path.is_dir():
-            files = files_in(path, wanted)
+            files = files_in(path, suffixes)
         if not files or not all(file.is_file() for file in files):
             raise ConfigError(
-                f"The input {path} is not there, or holds nothing.",
-                f"Inputs end in {', '.join(wanted)}.",
+                f"The input {path} does not exist, or holds nothing.",
+                f"Inputs end in {', '.join(suffixes)}.",
                 "Correct the path, or name the folder that inputs are relative to with --data.",
             )
         for file in files:
-            if found.get(file.name, file).resolve() != file.resolve():
-                raise ConfigError(f"{found[file.name]} and {file} have one name.", do="Rename one.")
-            found[file.name] = file
-    keys = {name: (kind, path.resolve()) for name, path in found.items()}
+            if paths.get(file.name, file).resolve() != file.resolve():
+                raise ConfigError(f"{paths[file.name]} and {file} have one name.", do="Rename one.")
+            paths[file.name] = file
+    keys = {name: (kind, path.resolve()) for name, path in paths.items()}
     for name, key in keys.items():
         if key not in opened:
-            opened[key] = kind(found[name])
+            opened[key] = kind(paths[name])
     return {name: opened[key] for name, key in keys.items()}
 
 
-def chosen(source: Source, slices: int | tuple[int, ...]) -> list[int]:
-    """Which slices: those named, or so many, from the middle on evenly: more of them only add to those before."""
+def chosen_slices(source: Source, slices: int | tuple[int, ...]) -> list[int]:
+    """Which slices: those named, or so many, spread from the middle on: asking for more only adds to those before."""
     if isinstance(slices, tuple):
         return [index for index in slices if index < source.slices]
     order: dict[int, None] = {}
