@@ -20,6 +20,7 @@ from .problem import Problem, refuse_no_numbers
 from .registry.objects import make_grid, make_sampler, make_solver
 from .registry.recipe import Recipe, build
 from .result import Result
+from .solvers import Solver
 from .state import State
 
 
@@ -50,7 +51,7 @@ def sample(
     problem: Problem,
     prior,
     posterior: str | Posterior = "dds",
-    solver: str | Any = "dpm++2m",
+    solver: str | Solver = "dpm++2m",
     steps: int = 20,
     samples: int = 4,
     seed: int = 0,

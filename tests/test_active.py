@@ -170,7 +170,7 @@ def test_elements_do_not_saturate_and_a_line_does():
 def test_blocks_of_actions_change_nothing(monkeypatch):
     z = random(5, 7, 3, seed=9)
     whole = {name: policy.scores(belief(z)) for name, policy in SCORES.items()}
-    monkeypatch.setattr("recon.posteriors.active.choosing.BLOCK", 20)
+    monkeypatch.setattr("recon.posteriors.active.disagreement.BLOCK", 20)
     for name, policy in SCORES.items():
         torch.testing.assert_close(policy.scores(belief(z)), whole[name], rtol=1e-12, atol=1e-12)
 
@@ -432,7 +432,7 @@ def test_the_window():
         ({"sigmas": (1.0, 1.0 - 1e-9)}, [3, 3, 3, 3]),
     ]:
         result, _ = run(grid=grid, active=options)
-        taken = [(a.step, a.sigma) for a in result.acquired.acquisitions for _ in a.chosen[0]]
+        taken = [(a.step, a.sigma) for a in result.acquired.choices for _ in a.chosen[0]]
         assert len(taken) == 4 and all(sigma == grid[step + 1] for step, sigma in taken)
         if options != {"window": (0.0, 1.0)}:
             assert [step for step, _ in taken] == wanted
@@ -463,7 +463,7 @@ def test_the_rest_of_the_walk_is_the_inner_samplers_on_the_larger_problem():
     start = grid[0] * noise(images(problem.A, S), -1, "start")
     states = list(sampler.run(DPMpp(nodes=2), grid, start, noise))
     assert [len(state.past) > 0 for state in states[:3]] == [True, False, True]
-    (acquisition,) = states[-1].memo.record.acquisitions
+    (acquisition,) = states[-1].memo.record.choices
     assert acquisition.step == 1 and len(acquisition.chosen[0]) == 2
     larger = states[1].memo.problem
     wanted = OFFERS["mri"][0](1, 2, *acquisition.chosen[0])
@@ -556,7 +556,7 @@ def test_particles_count_by_their_weights():
         sampler = sampler.prepared(DDPM(), [4.0, 2.0, 1.0, 0.5, 0.0], 4)
         noise = Noise(0, (0, 1), 4)
         state = sampler.start(State(images(problem.A, 8), 4.0), noise.at(-1))
-        first, second = sampler.beliefs(replace(state, log_w=log_w), state.memo, noise.at(0))
+        first, second = sampler.beliefs(replace(state, log_w=log_w), noise.at(0))
         if log_w is None:
             assert torch.equal(first.weights, torch.full((4,), 0.25, dtype=F64))
         else:
@@ -585,7 +585,7 @@ def test_a_record_replays_and_is_saved():
     back = Record.read(json.loads(json.dumps(record.plain())))
     assert back.chosen == record.chosen and back.actions == "lines" and back.shape == (1, 1, 8)
     assert torch.equal(back.masks, record.masks)
-    for a, b in zip(back.acquisitions, record.acquisitions, strict=True):
+    for a, b in zip(back.choices, record.choices, strict=True):
         assert (a.step, a.sigma) == (b.step, b.sigma) and torch.equal(a.scores, b.scores)
     assert record.masks.flatten(2).sum(2)[:, 0].tolist() == list(range(2, 7))
     with pytest.raises(ConfigError, match="another problem"):
@@ -596,7 +596,7 @@ def test_the_record_says_why():
     """The chosen action has the largest of the scores written down, among those open."""
     result, _ = run(steps=12)
     record = result.acquired
-    for before, acquisition in zip(record.masks, record.acquisitions, strict=False):
+    for before, acquisition in zip(record.masks, record.choices, strict=False):
         for b, (chosen, *_) in enumerate(acquisition.chosen):
             open = ~before[b].flatten()
             assert open[chosen] and acquisition.scores[b, chosen] == acquisition.scores[b][open].max()
@@ -690,7 +690,7 @@ def test_one_sample_is_enough_for_who_does_not_look():
 
 def test_logdet_needs_noise():
     with pytest.raises(ConfigError, match="without noise"):
-        LogDet().admit(0.0)
+        LogDet().check_noise(0.0)
     prior, problem, scanner, _, _ = setting("mri")
     quiet, prior = Problem(problem.A, problem.y), Uncalled(torch.zeros(1, 4, 8, dtype=torch.complex128), 1.0)
     with pytest.raises(ConfigError, match="without noise"):

@@ -34,8 +34,10 @@ from recon import Problem, grids
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DDS, DPS, MCG, SMC, Ensemble, PiGDM, Posterior
+from recon.posteriors.ensemble.particles import effective, log_mean
 from recon.posteriors.ensemble.potential import Potential
 from recon.posteriors.ensemble.resampling import SCHEMES
+from recon.posteriors.ensemble.weights import FeynmanKacWeights, PathWeights
 from recon.priors import Gaussian, Mixture, chunked
 from recon.problem import inner64
 from recon.solvers import DDIM, DDPM, EDM, DPMpp, Euler, Heun, PredictorCorrector, Renoise, Solver
@@ -155,24 +157,26 @@ def test_fifty_steps_miss_the_continuous_posterior():
     assert 0.05 <= found[50] <= 0.12 and found[200] <= 0.04, found
 
 
-class SharedPast(Ensemble):
+class SharedPast(PathWeights):
     """Wrong: the reference kernel remembers the guided estimates."""
 
-    def path(self, state, move, memo, draw):
-        return super().path(state, move, replace(memo, past=move.before.past), draw)
+    def ratio(self, state, move, draw):
+        shared = replace(state, memo=replace(state.memo, past=move.before.past))
+        return super().ratio(shared, move, draw)
 
 
-class NoRatio(Ensemble):
+class NoRatio(PathWeights):
     """Wrong: the guidance is not paid for."""
 
-    def path(self, state, move, memo, draw):
-        return 0.0, memo
+    def ratio(self, state, move, draw):
+        return 0.0, state.memo.past
 
 
 @pytest.mark.parametrize("wrong", [SharedPast, NoRatio])
 def test_wrong_references_miss_the_discrete_law(wrong):
     solver = DPMpp(eta=1.0, rule="midpoint")
-    cloud = particles(wrong(PiGDM(WORLD, PROBLEM, **PIGDM)), solver, grids.karras(50, 20.0), 7000, images=3)
+    sampler = Ensemble(PiGDM(WORLD, PROBLEM, **PIGDM)).copied(weighing=wrong())
+    cloud = particles(sampler, solver, grids.karras(50, 20.0), 7000, images=3)
     mean, covariance = errors(cloud, conditioned(solver, 50))
     assert mean > 0.03 or covariance > 0.06, (mean, covariance)
 
@@ -287,33 +291,32 @@ def test_modes_have_their_weights(options, solver):
     torch.testing.assert_close(masses(SMC(MODES, SEEN, **options), solver), SHARES, rtol=0, atol=0.04)
 
 
-class FeynmanKacAtD(SMC):
+class FeynmanKacAtD(FeynmanKacWeights):
     """Wrong: Feynman-Kac weights with the gradient at the denoised point, the released code's default."""
 
-    def feynman_kac(self, state, move):
-        alpha, variance, before = self.alpha(move.sigma), move.step.std**2, move.before
-        value, gradient = self.potential(before.x), self.potential.gradient(move.step.est.prior)
-        slope = alpha**2 * inner64(gradient, gradient) - alpha * self.potential.laplacian
+    def drifted(self, target, state, move):
+        alpha, variance, before = target.alpha(move.sigma), move.step.std**2, move.before
+        value, gradient = target.potential(before.x), target.potential.gradient(move.step.est.prior)
+        slope = alpha**2 * inner64(gradient, gradient) - alpha * target.potential.laplacian
         change = variance / 2 * slope - alpha * inner64(move.step.mean - before.x, gradient)
-        change = change - (self.alpha(move.target) * value - before.memo.potential)
+        change = change - (target.alpha(move.target) * value - before.memo.potential)
         return replace(state, x=state.x - variance * alpha * gradient), change
 
 
-class NoDecrease(SMC):
+class NoDecrease(FeynmanKacWeights):
     """Wrong: the change of alpha is left out of the weight."""
 
-    def feynman_kac(self, state, move):
-        state, change = super().feynman_kac(state, move)
-        return state, change + (self.alpha(move.target) - self.alpha(move.sigma)) * self.potential(
-            move.before.x
-        )
+    def drifted(self, target, state, move):
+        state, change = super().drifted(target, state, move)
+        decrease = target.alpha(move.target) - target.alpha(move.sigma)
+        return state, change + decrease * target.potential(move.before.x)
 
 
-class Unweighted(SMC):
+class Unweighted(PathWeights):
     """Wrong: guidance without weights."""
 
-    def correct(self, state, move, draw):
-        state = super().correct(state, move, draw)
+    def weighed(self, target, state, move, guided, draw):
+        state = super().weighed(target, state, move, guided, draw)
         return replace(state, log_w=torch.zeros_like(state.log_w))
 
 
@@ -327,7 +330,8 @@ class Unweighted(SMC):
     ids=["gradient at D", "no alpha'", "unweighted"],
 )
 def test_wrong_weights_miss_the_modes(wrong, options):
-    found = masses(wrong(MODES, SEEN, initial="prior", **options), EulerMaruyama())
+    sampler = SMC(MODES, SEEN, initial="prior", **options).copied(weighing=wrong())
+    found = masses(sampler, EulerMaruyama())
     assert float((found - SHARES).abs().max()) > 0.04, found
 
 
@@ -352,7 +356,7 @@ def test_unguided_weights_telescope(solver, initial):
     mu = Potential(PROBLEM.repeated(5))
     expected = -mu(state.x)
     if initial == "tilted":
-        expected = expected + sampler.alpha(20.0) * mu(starts[0].x)
+        expected = expected + sampler.target.alpha(20.0) * mu(starts[0].x)
     torch.testing.assert_close(state.log_w, expected, rtol=0, atol=1e-10)
 
 
@@ -408,7 +412,7 @@ def test_the_weight_is_the_ratio_of_the_kernels_densities():
         return -flat(landed.x - mean).square().sum(1) / (2 * std**2)
 
     ratio = log_density(D + kept * (x - D)) - log_density(x0 + kept * (x - D))
-    mu, alpha = Potential(problem), sampler.alpha
+    mu, alpha = Potential(problem), sampler.target.alpha
     torch.testing.assert_close(weighed.log_w, ratio - alpha(t) * mu(landed.x), rtol=1e-10, atol=1e-10)
 
 
@@ -428,16 +432,15 @@ def test_permuted_particles_have_permuted_weights():
 
 def test_duplicated_particles_say_nothing_new():
     """Every particle twice: twice the effective number, the same mean weight, and the same resampled law."""
-    once, twice = (SMC(WORLD, PROBLEM.repeated(n)).copied(particles=n) for n in (5, 10))
-    log_w = random(5, seed=9)
-    both = log_w.repeat(2)
-    torch.testing.assert_close(twice.effective(both), 2 * once.effective(log_w))
-    torch.testing.assert_close(twice.log_mean(both), once.log_mean(log_w))
+    once = random(1, 5, seed=9)
+    both = once.repeat(1, 2)
+    torch.testing.assert_close(effective(both), 2 * effective(once))
+    torch.testing.assert_close(log_mean(both), log_mean(once))
     u = torch.special.ndtr(random(20_000, 10, seed=10))
     for scheme in SCHEMES.values():
-        slots = scheme(both.softmax(0).expand(20_000, 10), u) % 5
+        slots = scheme(both.softmax(1).expand(20_000, 10), u) % 5
         counts = torch.zeros(5, dtype=F64).index_add(0, slots.flatten(), torch.ones(200_000, dtype=F64))
-        torch.testing.assert_close(counts / 200_000, log_w.softmax(0), rtol=0, atol=5e-3)
+        torch.testing.assert_close(counts / 200_000, once[0].softmax(0), rtol=0, atol=5e-3)
 
 
 def test_resampling_takes_everything_along():
@@ -566,14 +569,14 @@ def test_the_tilted_start_is_exact(name):
     sampler = SMC(
         Gaussian(torch.zeros(()), 1.0), Problem(A, y.repeat(1 + n + m, *[1] * (y.ndim - 1)), sigma_y)
     )
-    alpha = sampler.alpha(s)
+    alpha = sampler.target.alpha(s)
     x, z = torch.zeros(1 + n + m, n, dtype=F64), torch.zeros(1 + n + m, m, dtype=F64)
     x[1 : 1 + n], z[1 + n :] = s * torch.eye(n, dtype=F64), torch.eye(m, dtype=F64)
 
     def draw(like, stream="step"):
         return unflat(z, y.shape[1:], y.is_complex())
 
-    out = flat(sampler.tilted(unflat(x, tuple(A.domain), A.complex_domain), alpha, s, draw))
+    out = flat(sampler.target.tilted(unflat(x, tuple(A.domain), A.complex_domain), alpha, s, draw))
     columns, matrix = out[1:] - out[0], dense(A)
     S = torch.linalg.inv(torch.eye(n, dtype=F64) / s**2 + alpha / sigma_y**2 * matrix.T @ matrix)
     torch.testing.assert_close(columns.T @ columns, S, rtol=1e-8, atol=1e-8)
@@ -634,7 +637,7 @@ def test_langevin_steps_are_those_of_the_target():
     state = replace(start, past=("something",))
     noise = Noise(0, (0,), 4).at(3)
     moved_on = sampler.explored(state, noise)
-    alpha, mu, x = sampler.alpha(0.7), Potential(PROBLEM.repeated(4)), state.x
+    alpha, mu, x = sampler.target.alpha(0.7), Potential(PROBLEM.repeated(4)), state.x
     e = 0.3 / (1 / 0.49 + alpha * mu.norm_squared / 0.09)
     for index in range(2):
         force = (WORLD(x, 0.7) - x) / 0.49 - alpha * mu.gradient(x)
@@ -648,7 +651,8 @@ def test_tempered_weights_leave_a_share_effective():
     sampler = SMC(WORLD, PROBLEM.repeated(8), temper=0.75).prepared(DDPM(), [2.0, 1.0, 0.0], 4)
     state = sampler.start(State(random(8, 4), 2.0), Noise(0, (0, 1), 4).at(-1))
     log_w = tensor(0.0, -30.0, -700.0, -5.0, 0.1, 0.2, 0.0, 0.1)
-    flatter, memo = sampler.tempered(log_w, state.memo)
+    tempered = sampler.tempered(replace(state, log_w=log_w))
+    flatter, memo = tempered.log_w, tempered.memo
     torch.testing.assert_close(sampler.effective(flatter)[0], torch.tensor(3.0, dtype=F64), rtol=1e-6, atol=0)
     assert torch.equal(flatter[4:], log_w[4:])  # enough of them count already: exact
     assert torch.equal(flatter[:4].argsort(), log_w[:4].argsort())
@@ -925,9 +929,10 @@ def test_no_step_waits_for_the_device(scheme, options):
     x = torch.ones(2, 1, 8, 8, dtype=torch.complex64)
     ready = SMC(half, recon.Problem(A, A(x), 1.0), resample=scheme, **options).prepared(DDPM(), LEVELS, 2)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        there, numbers = moved(ready), vars(ready.potential)
-        there.potential = replace(ready.potential, problem=moved(ready.problem))
-        vars(there.potential).update({k: v for k, v in numbers.items() if isinstance(v, float)})
+        there, known = moved(ready), ready.target.potential
+        potential = replace(known, problem=moved(ready.problem))
+        vars(potential).update({k: v for k, v in vars(known).items() if isinstance(v, float)})
+        there.target = replace(ready.target, potential=potential)
         with StayThere():
             end = deque(walk(there, DDPM(), LEVELS, empty(torch.complex64), Given(0, (0,), 2)), maxlen=1)[0]
     assert end.x.device.type == end.log_w.device.type == "cuda" and end.log_w.dtype == F64

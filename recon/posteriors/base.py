@@ -11,45 +11,58 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..noise import Draw, Noise
 from ..problem import Problem
-from ..solvers.base import least_steps
+from ..solvers.base import Solver, least_steps
 from ..state import Estimate, Move, State
 from ..walk import walk
 
 
 class Posterior:
-    """The prior itself: what every sampler is derived from, and the unconditional sampler.
+    """The prior itself, ``x0 = D(x, s)``: the unconditional sampler, and what every other sampler derives from.
 
-    ``denoise`` is what the solver sees at ``(x, sigma)``; ``correct`` acts between steps, at fixed
-    sigma, and returns ``past=()`` in the state when it moved the state under the solver. ``y`` has as
-    many rows as the state. Wrapping is closed: a posterior around a posterior is a posterior.
+    A sampler is configuration: nothing about a walk is stored in it. What a walk carries travels in its
+    `State`, whose tensors have one row a sample, image-major, (rows, *domain); ``problem.y`` has as many rows.
+
+    A subclass overrides ``denoise`` (what the solver sees at a noise level), ``start`` and ``correct`` (what happens
+    between steps, at a fixed level), or, where its steps are not a solver's, ``run``. It overrides ``check_problem``
+    to refuse a problem and to compute what depends on the measurements alone, ``pair`` to refuse a solver, and
+    ``network_calls`` where the attributes below do not add up to it. Options are keyword arguments of its
+    constructor, which ends with ``super().__init__(prior, problem)``, since that calls ``check_problem``.
     """
 
-    calls = 1  # of the prior, each time the solver asks
-    level_calls = 0  # of the prior besides, at every level above zero: in `start` and `correct`
-    own_start = False  # whether `start` makes the state itself, so that any other start is lost
+    calls = 1  # network calls of one `denoise`
+    level_calls = 0  # network calls of `start` and `correct` at every level above zero
+    own_start = False  # whether `start` replaces the state it is given, so that any other start is lost
     needs_problem = False
     linear_only = False
-    knob = "Take more steps, or start at a lower sigma."  # what to turn when a run diverges
+    knob = "Take more steps, or start at a lower sigma."  # what to change when a run diverges
 
     def __init__(self, prior, problem: Problem | None = None):
         self.prior, self.problem = prior, problem
         if problem is not None:
-            self.admit(problem)
+            self.check_problem(problem)
+
+    # --- other measurements, other attributes: this sampler stays as it is -------------------------------
 
     def given(self, problem: Problem) -> Posterior:
-        """The same sampler for other measurements."""
+        """The same sampler for other measurements; raises `ConfigError` for those that ``check_problem`` refuses."""
         other = self.copied(problem=problem)
-        other.admit(problem)
+        other.check_problem(problem)
         return other
 
     def copied(self, **changes: Any) -> Self:
-        """The same sampler with other attributes; nothing is made sure of again."""
+        """The same sampler with other attributes, which are not checked."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__, **changes)
         return other
 
-    def admit(self, problem: Problem) -> None:
-        """Refuse a problem this sampler cannot solve."""
+    # --- checks: all before the first network call -------------------------------------------------------
+
+    def check_problem(self, problem: Problem) -> None:
+        """Raise `ConfigError` for a problem this sampler cannot solve; an override may also store what it derives from it.
+
+        Called by the constructor and by ``given``, hence also where `Active` has measured more. Call
+        ``super().check_problem(problem)`` first: it checks ``linear_only``.
+        """
         if self.linear_only and not problem.A.linear:
             raise ConfigError(
                 f"{type(self).__name__} was given {problem.A!r}, which is not linear.",
@@ -57,23 +70,31 @@ class Posterior:
                 "Choose a sampler for nonlinear operators: recon list samplers.",
             )
 
-    def pair(self, solver) -> None:
-        """Refuse a solver this sampler cannot wrap."""
+    def pair(self, solver: Solver) -> None:
+        """Raise `ConfigError` for a solver that cannot walk this sampler; warn where it loses its order."""
 
-    def prepared(self, solver, grid: list[float], samples: int) -> Posterior:
-        """This sampler for one walk of ``samples`` rows an image; a sampler around another prepares that too."""
+    def prepared(self, solver: Solver, grid: list[float], samples: int) -> Posterior:
+        """This sampler for one walk over ``grid`` with ``samples`` rows an image: the one whose seams are called.
+
+        By default the sampler itself. An override returns a copy that knows its levels or particles, and raises
+        `ConfigError` for walks that cannot work. `recon.sample` also calls it before the first network call, for
+        its refusals alone.
+        """
         return self
 
-    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
-        """How often a sample's image goes through the network in a walk of ``steps`` steps, the last of them to 0.
+    # --- the price ---------------------------------------------------------------------------------------
 
-        ``lowest``: the last level above 0, which only a walk inside the steps depends on; default that of
-        `recon.sample`'s own grid. A prior with a start of its own may ask once more for that.
+    def network_calls(self, solver: Solver, steps: int, lowest: float | None = None) -> int:
+        """Network calls an image in a walk of ``steps`` steps, the last of them to 0.
+
+        ``lowest``: the last level above 0, on which only samplers that walk inside their steps depend; default that
+        of `recon.sample`'s own grid. A prior with a start of its own may take one more. Raises `ConfigError` where
+        the number depends on more than that.
         """
         return self.calls * solver.calls(steps) + self.level_calls * steps
 
-    def steps_for(self, solver, calls: int, lowest: float | None = None) -> int:
-        """The most steps with at most ``calls`` network calls; raises `ConfigError` where the solver takes more."""
+    def steps_for(self, solver: Solver, calls: int, lowest: float | None = None) -> int:
+        """The most steps with at most ``calls`` network calls; raises `ConfigError` where the fewest steps take more."""
         least = max(least_steps(solver), 1)
         if calls < least or self.network_calls(solver, least, lowest) > calls:
             raise ConfigError(
@@ -81,19 +102,44 @@ class Posterior:
                 f"The fewest steps are {least}, which take {self.network_calls(solver, least, lowest)}.",
                 "Allow that many, or take a solver of lower order: recon list solvers.",
             )
-        steps = range(least, calls + 1)  # every step asks at least once, and more steps never ask less
+        steps = range(least, calls + 1)  # a step takes at least one call, and more steps never take fewer
         return least - 1 + bisect_right(steps, calls, key=lambda n: self.network_calls(solver, n, lowest))
 
+    # --- the seams ---------------------------------------------------------------------------------------
+
     def start(self, state: State, draw: Draw) -> State:
+        """The first state, from noise or a warm start ``state.x`` (rows, *domain) at ``state.sigma = grid[0]``.
+
+        Called once a walk. An override may move ``x`` (then it says ``own_start`` where the given start is
+        lost), set ``log_w``, and set ``memo``: an object of its own, with ``take(rows)`` if it holds rows. It keeps
+        the shape, dtype and device of ``x``. Noise comes from ``draw(like, stream)`` alone.
+        """
         return state
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
+        """What is believed at ``x`` (rows, *domain), ``sigma > 0``: all that the solver knows of the posterior.
+
+        Pure: it changes neither the sampler nor its arguments, and gives the same for the same arguments. A
+        solver calls it once or several times a step, at points and levels of its own. ``memo`` is that of the
+        state at the beginning of the step. Returns tensors of the shape, dtype and device of ``x``:
+        `Estimate.keep_state` for a denoiser, ``x = x0 + sigma eps``, or `Estimate.keep_noise` where the point
+        moves too. Raises nothing of its own: what cannot be solved is refused before the walk.
+        """
         return Estimate.keep_state(x, sigma, self.prior(x, sigma))
 
     def correct(self, state: State, move: Move, draw: Draw) -> State:
+        """The state after the step ``move`` brought it to ``state.sigma = move.target``, the noise level it keeps.
+
+        Called once a step, also after the last one, to 0, whose result is the answer. ``move`` holds the state
+        before the step and the kernel ``N(mean, std^2)`` that led here. An override that changes ``x``, or
+        changes what ``denoise`` will say (new measurements), has moved the state under the solver: it returns
+        ``past=()``, which restarts a multistep solver at order one. Weights and memo may change without that. At
+        0 it sets ``x0`` to ``x`` where it moved it. Noise comes from ``draw(like, stream)``. Raises
+        `SamplingError` where it cannot go on.
+        """
         return state
 
-    # --- what a walk tells: asked of every state it yields ---------------------------------------------
+    # --- what a walk tells: asked of every state it yields -----------------------------------------------
 
     def problem_at(self, state: State) -> Problem | None:
         """What is measured at ``state``, a row of y for each of its rows; by default what it was from the start."""
@@ -110,53 +156,17 @@ class Posterior:
         """What the last state of a walk with ``samples`` rows an image adds to `recon.Result`, by field."""
         return {}
 
-    def run(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
-        """All states from ``x`` at ``grid[0]`` to the answer."""
+    # --- the walk ----------------------------------------------------------------------------------------
+
+    def run(self, solver: Solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+        """The state after every step of ``grid``, from ``x`` (rows, *domain) at ``grid[0]``; the last is the answer.
+
+        By default `recon.walk.walk` with the ``prepared`` sampler. An override has a loop of its own, still with
+        one state a step; wrappers refuse it. Raises `ConfigError` at the call, before the first step.
+        """
         if self.needs_problem and self.problem is None:
             raise ConfigError(
                 f"{type(self).__name__} has no problem to solve.",
                 do="Give it one: posterior.given(recon.Problem(A, y, sigma)).",
             )
         return walk(self.prepared(solver, grid, noise.samples), solver, grid, x, noise)
-
-
-class Around(Posterior):
-    """A posterior around another, ``inner``: the prior is the inner one's, and so everybody's."""
-
-    inner: Posterior
-
-    @property
-    def prior(self):  # type: ignore[override]
-        """The network at the bottom."""
-        return self.inner.prior
-
-    @prior.setter
-    def prior(self, prior) -> None:
-        self.inner.prior = prior
-
-    @property
-    def knob(self) -> str:  # type: ignore[override]
-        """The inner sampler's."""
-        return self.inner.knob
-
-    def pair(self, solver) -> None:
-        self.inner.pair(solver)
-
-    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
-        return self.inner.network_calls(solver, steps, lowest)
-
-    def inside(self, state: State) -> tuple[Posterior, State]:
-        """The inner sampler as it is at ``state``, and the state as it sees it: with its own memo."""
-        return self.inner, state
-
-    def problem_at(self, state: State) -> Problem | None:
-        inner, seen = self.inside(state)
-        return inner.problem_at(seen)
-
-    def diagnostics(self, state: State) -> dict[str, Tensor]:
-        inner, seen = self.inside(state)
-        return inner.diagnostics(seen)
-
-    def outcome(self, state: State, samples: int) -> dict[str, Any]:
-        inner, seen = self.inside(state)
-        return inner.outcome(seen, samples)

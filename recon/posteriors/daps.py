@@ -87,8 +87,8 @@ class DAPS(OwnLoop):
         self.calls = ode_steps
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         self.tau = problem.sigma if self.tau_given is None else self.tau_given
         if self.tau == 0:
             raise ConfigError(

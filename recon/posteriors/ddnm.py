@@ -67,8 +67,8 @@ class DDNM(Posterior):
         )
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         self.fit = Proximal(problem, self.steps, self.tol, self.cutoff, svd=self.svd, dense=True)
         self.noisy = problem.sigma > 0 and self.plus is not False
         if self.noisy:

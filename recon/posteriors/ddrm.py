@@ -60,8 +60,8 @@ class DDRM(OwnLoop):
         self.eta, self.eta_b, self.start_from, self.cutoff = eta, eta_b, start, cutoff
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         svd = spectral(problem.A)
         if svd is None:
             raise ConfigError(

@@ -58,8 +58,8 @@ class DDS(Posterior):
         self.weight, self.steps, self.keep, self.tol, self.newton = weight, steps, keep, tol, newton
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         fit = Proximal(problem, self.steps, self.tol) if problem.A.linear else None
         self.direct = fit if fit is not None and (fit.svd is not None or fit.closed_form) else None
 

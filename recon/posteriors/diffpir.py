@@ -50,8 +50,8 @@ class DiffPIR(Posterior):
         self.lam, self.steps, self.tol = lam, steps, tol
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         self.fit = Proximal(problem, self.steps, self.tol)
 
     def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:

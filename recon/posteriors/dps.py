@@ -57,8 +57,8 @@ class DPS(Posterior):
         self.form, self.zeta = form, zeta
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         if self.form == "score" and problem.sigma == 0:
             raise ConfigError(
                 f'{type(self).__name__} with form="score" was given measurements with sigma 0.',

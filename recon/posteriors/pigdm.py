@@ -66,8 +66,8 @@ class PiGDM(Posterior):
         self.form, self.variance, self.steps, self.tol = form, variance, steps, tol
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         fit = Proximal(problem, self.steps, 0.0) if problem.sigma > 0 else None
         self.direct = fit if fit is not None and (fit.svd is not None or fit.closed_form) else None
 

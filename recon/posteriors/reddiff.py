@@ -97,8 +97,8 @@ class REDDiff(OwnLoop):
         self.calls = max(flow, 1)
         super().__init__(prior, problem)
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         A = problem.A
         if not A.linear and self.init in ("pinv", "backprojection"):
             raise ConfigError(

@@ -106,8 +106,8 @@ class STSL(Posterior):
 
     # --- what is refused ---------------------------------------------------------------------------------
 
-    def admit(self, problem: Problem) -> None:
-        super().admit(problem)
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
         A = problem.A
         if self.own_start and not (A.linear or (isinstance(A, Decoded) and A.A.linear)):
             raise ConfigError(

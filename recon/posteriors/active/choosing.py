@@ -1,31 +1,29 @@
-"""What to measure next: policies that score actions by what an image's particles disagree about.
-
-The particles ``z_i`` (S, n, E) are predicted measurements: n actions of E numbers each, weights w.
-"""
+"""What to measure next: policies that score actions by what an image's particles disagree about."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...errors import ConfigError, SamplingError
+from .disagreement import blocks, covariances, entropies, grams, information, variances
 
-FORMS = ("element", "line", "official")
-BLOCK = 2**21  # differences at a time
 TINY = 1e-30
+ENTROPY_FORMS = ("element", "line", "official")
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What a policy knows of one image: ``z`` (S, n, E) and ``weights`` (S,), which add up to 1, and beside it:
+    """The particles of one image as predicted measurements ``z`` (S, n, E): n actions of E numbers each.
 
-    ``sigma`` of the measurements; ``open`` (n,), what can still be measured, and ``first_open`` what could
-    at the start; ``places`` (n, d); ``total``, how many are measured in the whole walk, and ``done`` of
-    them so far; ``image``, its number in the batch; ``uniform()`` (n,) random numbers.
+    ``weights`` (S,) add up to 1. ``sigma``: noise of the measurements, per real component. ``open`` (n,): what can
+    still be measured; ``first_open``: what could be at the start. ``places`` (n, d): where the actions lie.
+    ``total``: how many are measured in the whole walk, ``done`` of them so far. ``image``: its number in the
+    batch. ``uniform()``: (n,) random numbers.
     """
 
     z: Tensor
@@ -41,19 +39,21 @@ class Belief:
 
 
 class Policy:
-    """The action with the largest of ``scores`` (n,), the first of equal ones.
+    """Chooses the open action with the largest of ``scores`` (n,), the first of equal ones.
 
-    Of several at one step each chosen one dampens its neighbours' scores by ``1 - exp(-r^2 / 2)``, r the
-    distance in actions (zea's greedy entropy), since they tell nearly the same.
+    Where several are chosen at one step, each multiplies its neighbours' scores by ``1 - exp(-r^2 / 2)``, r the
+    distance in actions (zea's greedy entropy), since they tell nearly the same. A policy of your own overrides
+    ``scores``, or ``pick``.
     """
 
-    looks = True  # at the particles, so that one is not enough
-    damps = True
+    looks = True  # at the particles, of which it then needs at least two
+    damps = True  # the scores of what lies near a chosen action
 
-    def admit(self, sigma: float) -> None:
-        """Refuse measurements of this noise."""
+    def check_noise(self, sigma: float) -> None:
+        """Raise `ConfigError` for measurements with this noise (standard deviation per real component)."""
 
     def scores(self, belief: Belief) -> Tensor:
+        """The worth of each action (n,); those that are not open are ignored. A score that is not finite stops the walk."""
         raise NotImplementedError
 
     def pick(self, belief: Belief, amount: int) -> tuple[list[int], Tensor]:
@@ -71,7 +71,7 @@ class Policy:
 
 
 def largest(scores: Tensor, free: Tensor) -> int:
-    """The first of the largest scores among the free actions."""
+    """The first of the largest scores (n,) among the free actions; raises `SamplingError` where one is not finite."""
     if not torch.isfinite(scores[free]).all():
         raise SamplingError(
             "The scores of what to measure next are not finite.", "The particles have diverged."
@@ -81,14 +81,14 @@ def largest(scores: Tensor, free: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Entropy(Policy):
-    """Entropy of the mixture of Gaussians around the predictions: ADS, with the sign that bounds information.
+    """Entropy of the mixture of Gaussians around the predictions: the paper's choice, with the sign that bounds information.
 
-    ``H = -sum_i w_i ln sum_j w_j exp(-d_ij / (2 s^2))``, ``d_ij = |z_i - z_j|^2`` (Hershey-Olsen's form).
+    ``H = -sum_i w_i ln sum_j w_j exp(-d_ij / (2 s^2))``, ``d_ij = |z_i - z_j|^2`` (Hershey and Olsen's form).
     ``form``: "element", H of every number of an action, summed: it does not saturate at ln S; "line", H
     of the action as one vector; "official", ``sum_i ln sum_j exp(+d_ij / (2 s^2))`` as published, which
     the farthest pair dominates. A complex number is one element. ``bandwidth`` s in the units of y:
     default ``s^2 = sigma^2 + mean d``, over the pairs of particles and what is open, so that few particles
-    rank by how far they are apart and many near ones do not saturate; the published numbers are of this
+    rank actions by how far they are apart, and many near ones do not saturate; the published numbers are of this
     size (50 for k-space of range 100).
     Source: Nolan, Stevens, van Nierop, van Sloun, TMLR 2025; Hershey, Olsen 2007.
     """
@@ -97,12 +97,15 @@ class Entropy(Policy):
     bandwidth: float | None = None
 
     def __post_init__(self):
-        if self.form not in FORMS:
-            raise ConfigError(f"The entropy's form is {self.form!r}.", f"It is one of {', '.join(FORMS)}.")
+        if self.form not in ENTROPY_FORMS:
+            raise ConfigError(
+                f"The entropy's form is {self.form!r}.", f"It is one of {', '.join(ENTROPY_FORMS)}."
+            )
         if self.bandwidth is not None and not self.bandwidth > 0:
             raise ConfigError(f"bandwidth is {self.bandwidth}.", "It is a standard deviation in the units of y.")  # fmt: skip
 
     def scores(self, belief: Belief) -> Tensor:
+        """H of each action (n,), float64."""
         z, w = belief.z, belief.weights
         if self.bandwidth is not None:
             square = torch.tensor(self.bandwidth**2, dtype=torch.float64, device=z.device)
@@ -123,6 +126,7 @@ class Variance(Policy):
     """The sum of the variances of an action's numbers, over the particles."""
 
     def scores(self, belief: Belief) -> Tensor:
+        """``sum_e Var z_e`` of each action (n,), float64."""
         return variances(belief.z, belief.weights)
 
 
@@ -130,7 +134,7 @@ class Variance(Policy):
 class LogDet(Policy):
     """Information in nats of Gaussian beliefs: ``ln det(1 + Cov_l / s^2) / 2`` with the particles' covariance.
 
-    By the Gram matrix of the particles, so that long lines cost nothing more; several at one step are
+    By the Gram matrix of the particles, so that long lines cost no more; several at one step are
     chosen one by one, given those before, which is exact for Gaussians. ``noise``: s in the units of y,
     default the problem's sigma.
     """
@@ -138,7 +142,8 @@ class LogDet(Policy):
     noise: float | None = None
     damps = False
 
-    def admit(self, sigma: float) -> None:
+    def check_noise(self, sigma: float) -> None:
+        """Refuses measurements without noise."""
         if not (sigma if self.noise is None else self.noise) > 0:
             raise ConfigError(
                 "Log-determinants of measurements without noise.",
@@ -146,16 +151,19 @@ class LogDet(Policy):
                 "State the problem's sigma, or choose=LogDet(noise=...).",
             )
 
-    def square(self, belief: Belief) -> float:
+    def variance(self, belief: Belief) -> float:
+        """``s^2``."""
         return (belief.sigma if self.noise is None else self.noise) ** 2
 
     def scores(self, belief: Belief) -> Tensor:
-        return information(covariances(belief.z, belief.weights) / self.square(belief))
+        """Nats of each action (n,), float64."""
+        return information(covariances(belief.z, belief.weights) / self.variance(belief))
 
     def pick(self, belief: Belief, amount: int) -> tuple[list[int], Tensor]:
+        """Several one by one, each given those before; scores as before the first was chosen."""
         if amount == 1:
             return super().pick(belief, amount)
-        gram = (grams(belief.z, belief.weights) / self.square(belief)).cpu()
+        gram = (grams(belief.z, belief.weights) / self.variance(belief)).cpu()
         scores = current = information(gram)
         picked, free, known = [], belief.open.clone(), torch.zeros_like(gram[0])
         for _ in range(amount):
@@ -175,6 +183,7 @@ class Random(Policy):
     damps = False
 
     def scores(self, belief: Belief) -> Tensor:
+        """The belief's uniform numbers (n,)."""
         return belief.uniform()
 
 
@@ -186,6 +195,7 @@ class Equispaced(Policy):
     damps = False
 
     def scores(self, belief: Belief) -> Tensor:
+        """1 at evenly spaced actions, else 0 (n,)."""
         scores = torch.zeros(len(belief.open), dtype=torch.float64)
         places = belief.first_open.nonzero()[:, 0]
         share = (torch.arange(belief.total, dtype=torch.float64) + 0.5) / max(belief.total, 1)
@@ -201,9 +211,11 @@ class Replay(Policy):
     looks = False
 
     def scores(self, belief: Belief) -> Tensor:
+        """Zeros (n,): a record says what, not why."""
         return torch.zeros(len(belief.open), dtype=torch.float64)
 
     def pick(self, belief: Belief, amount: int) -> tuple[list[int], Tensor]:
+        """The next ``amount`` of the record; raises `ConfigError` where it has none that can be measured."""
         picked = list(self.chosen[belief.image][belief.done : belief.done + amount])
         if len(picked) < amount or not belief.open[picked].all() or len(set(picked)) < amount:
             raise ConfigError(
@@ -220,83 +232,3 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "random": Random,
     "equispaced": Equispaced,
 }
-
-
-def blocks(z: Tensor) -> list[Tensor]:
-    """Some actions at a time."""
-    return list(z.split(max(1, BLOCK // max(1, z.shape[0] * z.shape[2])), dim=1))
-
-
-def entropies(z: Tensor, w: Tensor, square: Tensor) -> Tensor:
-    """``-sum_i w_i ln sum_j w_j exp(-d_ij / (2 square))`` (n, groups), float64; z (S, n, groups, E).
-
-    The largest exponent is the particle's own, 0, so nothing overflows, nor does a sum vanish. For a negative
-    ``square`` the far pairs lead, and only the logarithms of the exponentials are formed.
-    """
-    total = torch.zeros(z.shape[1:3], dtype=torch.float64, device=z.device)
-    for weight, distance in zip(w, distances(z, square.abs()), strict=True):
-        if square < 0:
-            near = (w.log()[:, None, None] + distance.double()).logsumexp(0)
-        else:
-            kernel = torch.einsum("s,sng->ng", w.to(distance), distance.neg_().exp_())
-            near = kernel.clamp_min(torch.finfo(kernel.dtype).tiny).log()
-        total -= weight * near
-    return total
-
-
-def distances(z: Tensor, square: Tensor) -> Iterator[Tensor]:
-    """``d_ij / (2 square)`` (S, n, groups) in the precision of z, for one particle i after another."""
-    scale = (2 * square).rsqrt().to(z.real.dtype)
-    parts = [p.contiguous() * scale for p in ((z.real, z.imag) if z.is_complex() else (z,))]
-    if z.shape[3] == 1:
-        parts = [p[..., 0] for p in parts]
-    for i in range(len(z)):
-        distance = sum((p - p[i]).square_() for p in parts)
-        yield distance if z.shape[3] == 1 else distance.sum(-1)  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
-
-
-def variances(z: Tensor, w: Tensor) -> Tensor:
-    """``sum_i w_i |z_i - mean|^2`` (n,), float64."""
-    return torch.cat([torch.einsum("s,sne->n", w, squares(centred(b, w))) for b in blocks(z)])
-
-
-def grams(z: Tensor, w: Tensor) -> Tensor:
-    """``sqrt(w_i w_j) Re <z_i - mean, z_j - mean>`` (n, S, S), float64: its eigenvalues are those of the covariance."""
-    rows = [torch.einsum("ine,jne->nij", c, c) for c in (weighed(block, w) for block in blocks(z))]
-    return torch.cat(rows)
-
-
-def covariances(z: Tensor, w: Tensor) -> Tensor:
-    """Of every action's real numbers (n, E, E), or its Gram matrix where that is smaller."""
-    if z.shape[2] * (2 if z.is_complex() else 1) >= len(z):
-        return grams(z, w)
-    c = weighed(z, w)
-    return torch.einsum("sni,snj->nij", c, c)
-
-
-def weighed(z: Tensor, w: Tensor) -> Tensor:
-    """``sqrt(w_i) (z_i - mean)``, real components, float64."""
-    c = centred(z, w)
-    c = torch.view_as_real(c).flatten(2) if c.is_complex() else c
-    return c.double() * w.sqrt()[:, None, None]
-
-
-def centred(z: Tensor, w: Tensor) -> Tensor:
-    """Without the weighted mean; exactly 0 where all particles are equal."""
-    z = z - z[:1]
-    return z - torch.einsum("s,sne->ne", w.to(z.dtype), z)
-
-
-def information(gram: Tensor) -> Tensor:
-    """``ln det(1 + G) / 2`` (...,)."""
-    return (
-        torch.linalg.slogdet(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)).logabsdet
-        / 2
-    )
-
-
-def squares(z: Tensor) -> Tensor:
-    """``|z|^2``, float64."""
-    if z.is_complex():
-        return z.real.double().square() + z.imag.double().square()
-    return z.double().square()

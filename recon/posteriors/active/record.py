@@ -1,4 +1,4 @@
-"""What was acquired, when, and why: enough to see it, to save it, and to do it again."""
+"""What was measured, when, and why: enough to draw it, to save it, and to do it again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .choosing import Replay
 
 
 @dataclass(frozen=True)
-class Acquisition:
-    """At the end of step ``step``, at ``sigma``: the actions ``chosen[b]`` of image b, in order, by ``scores`` (B, n)."""
+class Choice:
+    """What was chosen after step ``step``, at ``sigma``: the actions ``chosen[b]`` of image b, in order, by ``scores`` (B, n)."""
 
     step: int
     sigma: float
@@ -24,21 +24,21 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Record:
-    """All acquisitions of a walk. ``actions``: lines, points, views; ``shape``: of a set of them.
+    """All choices of a walk, in order. ``actions``: lines, points or views; ``shape``: of a set of them.
 
-    ``initial`` (B, *shape) bool is what was measured before. Actions are counted in row-major order.
+    ``initial`` (B, *shape) bool is what was measured before. Actions are numbered in row-major order.
     """
 
     actions: str
     shape: tuple[int, ...]
     initial: Tensor
-    acquisitions: tuple[Acquisition, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @property
     def chosen(self) -> tuple[tuple[int, ...], ...]:
-        """Of every image all actions, in order."""
+        """All actions chosen for each image, in order."""
         return tuple(
-            tuple(action for acquisition in self.acquisitions for action in acquisition.chosen[b])
+            tuple(action for choice in self.choices for action in choice.chosen[b])
             for b in range(len(self.initial))
         )
 
@@ -49,10 +49,10 @@ class Record:
 
     @property
     def masks(self) -> Tensor:
-        """What is measured before the first acquisition and after each, (1 + acquisitions, B, *shape) bool."""
+        """What is measured before the first choice and after each, (1 + choices, B, *shape) bool."""
         masks = [self.initial.flatten(1)]
-        for acquisition in self.acquisitions:
-            masks.append(masks[-1] | marked(acquisition.chosen, math.prod(self.shape)))
+        for choice in self.choices:
+            masks.append(masks[-1] | marked(choice.chosen, math.prod(self.shape)))
         return torch.stack(masks).view(-1, *self.initial.shape)
 
     def replay(self) -> Replay:
@@ -72,16 +72,17 @@ class Record:
                     "chosen": [list(actions) for actions in a.chosen],
                     "scores": a.scores.tolist(),
                 }
-                for a in self.acquisitions
+                for a in self.choices
             ],
         }
 
     @classmethod
     def read(cls, plain: dict[str, Any]) -> Record:
+        """The record that `plain` was made of."""
         shape = tuple(plain["shape"])
         initial = marked(plain["initial"], math.prod(shape)).view(-1, *shape)
-        acquisitions = tuple(
-            Acquisition(
+        choices = tuple(
+            Choice(
                 a["step"],
                 a["sigma"],
                 tuple(tuple(actions) for actions in a["chosen"]),
@@ -89,11 +90,11 @@ class Record:
             )
             for a in plain["acquisitions"]
         )
-        return cls(plain["actions"], shape, initial, acquisitions)
+        return cls(plain["actions"], shape, initial, choices)
 
 
 def marked(chosen, count: int) -> Tensor:
-    """Lists of actions, one an image, as (B, count) bool."""
+    """Lists of actions, one for each image, as (B, count) bool."""
     mask = torch.zeros(len(chosen), count, dtype=torch.bool)
     for own, actions in zip(mask, chosen, strict=True):
         own[list(actions)] = True

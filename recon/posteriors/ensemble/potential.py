@@ -16,7 +16,7 @@ from ...problem import Problem, inner64
 from ..shared.jacobian import per_row
 from ..shared.norms import norms
 
-PROBES = 64
+TRACE_PROBES = 64
 EXACT_TRACE = 1024  # images of as many real numbers or fewer: the trace by a basis
 
 Each = float | Tensor
@@ -27,11 +27,19 @@ Each = float | Tensor
 class Potential:
     """``mu`` of a problem with ``sigma > 0``, a row each, in float64; any operator.
 
-    The inner products are real ones and sigma is that of a real component, so that everything holds for
-    complex images as it stands.
+    The inner products are real ones and sigma is per real component, so that every formula holds for complex
+    images as it stands.
     """
 
     problem: Problem
+
+    def given(self, problem: Problem) -> Potential:
+        """That of other measurements; ``||A||`` is not computed again where the operator is the same."""
+        other = Potential(problem)
+        known = vars(self).get("norm_squared")
+        if problem.A is self.problem.A and isinstance(known, float):
+            vars(other)["norm_squared"] = known
+        return other
 
     def __call__(self, x: Tensor) -> Tensor:
         """``mu(x)`` (rows,)."""
@@ -66,7 +74,7 @@ class Potential:
 
     @cached_property
     def largest_norm_squared(self) -> float:
-        """That of all rows."""
+        """The largest of all rows."""
         return float(torch.as_tensor(self.norm_squared).max())
 
     @cached_property
@@ -81,7 +89,7 @@ class Potential:
             trace = self.squares(torch.eye(n, dtype=torch.float64)).sum(1)
         else:
             generator = torch.Generator().manual_seed(1)
-            probes = (torch.randn(1, n, generator=generator).sign() for _ in range(PROBES))
+            probes = (torch.randn(1, n, generator=generator).sign() for _ in range(TRACE_PROBES))
             trace = torch.cat([self.squares(probe) for probe in probes], 1).mean(1)
         return self.each(trace.repeat_interleave(len(self.problem.y) // A.images) / self.problem.sigma**2)
 
@@ -99,5 +107,5 @@ class Potential:
 
 
 def times(factor: Each, x: Tensor) -> Tensor:
-    """``factor x``, an image a row."""
+    """``factor x``, with a factor for each row or one for all."""
     return (per_row(factor, x).to(x.real.dtype) if isinstance(factor, Tensor) else factor) * x

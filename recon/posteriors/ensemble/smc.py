@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from ...errors import ConfigError
 from ...problem import Problem
+from ...solvers.base import Solver
 from ...state import Estimate
 from ..base import Posterior
+from ..shared.signature import forwards_to
 from .ensemble import Ensemble
 from .potential import Each, times
 
@@ -18,30 +19,26 @@ GUIDES = ("auto", "denoised", "noisy", None)
 
 
 class SMC(Ensemble):
-    """An ensemble around the prior, guided by a gradient step on the measurements: AFDPS.
+    """``x0 = D - w A^H (A D - y)``, ``w = s^2 / (sigma_y^2 + c s^2)``, weighed by an ensemble around the prior: AFDPS.
 
-    ``guide`` of the proposals: "denoised", ``x0 = D - w A^H (A D - y)``, ``w = s^2 / (sigma_y^2 + c s^2)``;
-    "noisy", ``x0 = D - s^2 alpha grad mu(x)``, the paper's, which for path weights proposes worse; None.
-    Default "auto": "denoised" under a solver with noise, none under a deterministic one. No gradient
-    through the network. All other options are `Ensemble`'s; Feynman-Kac weights bring the paper's drift.
+    ``guide`` of the proposals: "denoised" (above); "noisy", ``x0 = D - s^2 alpha grad mu(x)``, the paper's, which
+    for path weights proposes worse; None. Default "auto": "denoised" under a solver with noise, none under a
+    deterministic one. No gradient through the network. All other options are `Ensemble`'s; Feynman-Kac
+    weights bring the paper's drift with them.
+    Source: Chen, Ren, Min, Ying, Izzo 2025.
     """
 
     knob = 'Take more steps, a larger c, or annealing="matched".'  # type: ignore[assignment]
 
+    @forwards_to(Ensemble.__init__)
     def __init__(
         self,
         prior,
         problem: Problem | None = None,
         *,
         guide: str | None = "auto",
-        resample: str = "systematic",
-        ess: float = 0.5,
         weights: str = "path",
-        annealing: str | Callable[[float], float] = "matched",
-        c: float | None = None,
-        initial: str | None = None,
-        langevin: int = 0,
-        temper: float = 0.0,
+        **options: Any,
     ):
         if guide not in GUIDES:
             raise ConfigError(f"guide is {guide!r}.", 'It is "auto", "denoised", "noisy" or None.')
@@ -54,38 +51,41 @@ class SMC(Ensemble):
                 )
             guide = None  # the drift comes with the weights
         self.guide = guide
-        super().__init__(
-            Posterior(prior), problem, resample=resample, ess=ess, weights=weights,
-            annealing=annealing, c=c, initial=initial, langevin=langevin, temper=temper,
-        )  # fmt: skip
+        super().__init__(Posterior(prior), problem, weights=weights, **options)
 
     @property
     def guided(self) -> bool:
+        """Whether the proposals are guided."""
         return self.guide in ("denoised", "noisy")
 
-    def prepared(self, solver, grid: list[float], samples: int) -> Ensemble:
+    def prepared(self, solver: Solver, grid: list[float], samples: int) -> Ensemble:
+        """As of `Ensemble`, with ``guide="auto"`` decided by the solver."""
         if self.guide != "auto":
             return super().prepared(solver, grid, samples)
         return self.copied(guide="denoised" if solver.stochastic else None).prepared(solver, grid, samples)
 
     def pull(self, s: float, kept: float, std: float) -> Each:
-        ratio = self.potential.norm_squared / self.sigma_y**2
+        """What the guide takes off ``x' = kept x`` in the best measured direction."""
+        target = self.target
         if self.guide == "noisy":
-            return (1 - kept) * s**2 * self.alpha(s) * ratio
+            return (1 - kept) * s**2 * target.alpha(s) * target.precision
         if self.guide == "denoised":  # worst where the prior believes what it sees: 1 - (1 - kept) w ||A||^2
-            return (1 - kept) * (self.share(s) * ratio - 1)
+            return (1 - kept) * (self.share(s) * target.precision - 1)
         return super().pull(s, kept, std)
 
     def share(self, sigma: float) -> Each:
         """The step ``w sigma_y^2`` on the gradient of mu at the denoised point."""
-        return sigma**2 * self.sigma_y**2 / (self.sigma_y**2 + self.scale * sigma**2)
+        variance = self.target.sigma_y**2
+        return sigma**2 * variance / (variance + self.target.scale * sigma**2)
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
+        """The prior's estimate, moved by the guide; one network call."""
         est = super().denoise(x, sigma, memo)
         if not self.guided:
             return est
+        potential = self.target.potential
         if self.guide == "noisy":
-            push = times(-(sigma**2) * self.alpha(sigma), self.potential.gradient(x))
+            push = times(-(sigma**2) * self.target.alpha(sigma), potential.gradient(x))
         else:
-            push = times(-self.share(sigma), self.potential.gradient(est.prior))
+            push = times(-self.share(sigma), potential.gradient(est.prior))
         return Estimate.keep_state(x, sigma, est.prior + push, est.prior)
