@@ -12,13 +12,13 @@ from torch import Tensor
 from operators.base import Linear, Operator
 
 from .errors import ConfigError
-from .priors import Denoiser, Prior
+from .priors import Denoiser, Prior, Space
 from .problem import Problem
 
 Map = Callable[[Tensor], Tensor]
 
 
-class LatentPrior(Prior):
+class LatentPrior(Prior, Space):
     """A denoiser ``denoise(z, sigma)`` of latents z (rows, *shape), with ``decode(z)`` to images and ``encode`` back.
 
     ``shape`` of one image's latents: without it, what ``encode`` makes of the problem's images.
@@ -30,6 +30,8 @@ class LatentPrior(Prior):
     image are multiples of ``factor``. ``about``: sigma_min, sigma_max, data_var of the latents; default
     ``denoise``'s own.
     """
+
+    latent = True
 
     def __init__(
         self,
@@ -47,7 +49,14 @@ class LatentPrior(Prior):
         self.encode, self.decode = encode, decode
         self.shape, self.factor = None if shape is None else tuple(shape), factor
 
-    def around(self, wrap: Callable[[Callable[..., Tensor]], Callable[..., Tensor]]) -> LatentPrior:
+    @property
+    def space(self) -> Space:
+        """That of its latents, which the prior itself knows."""
+        return self
+
+    def wrapped(
+        self, prior: Denoiser, wrap: Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+    ) -> Prior:
         """The prior whose encoder, decoder and denoiser are each ``wrap(function)``."""
         inner = Prior(wrap(self.function), of=self)
         return LatentPrior(wrap(self.encode), wrap(self.decode), inner, self.shape, factor=self.factor)
@@ -62,7 +71,15 @@ class LatentPrior(Prior):
                 f"Bring them to {' x '.join(str(n + -n % self.factor) for n in sides)}, or take a prior of images.",
             )
 
-    def problem(self, problem: Problem) -> Problem:
+    def encoded(self, image: Tensor, problem: Problem) -> Tensor:
+        """``encode(image)`` (B, *shape), its shape checked."""
+        return cast(Decoded, problem.A).encoded(image)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """``decode(x)``."""
+        return self.decode(x)
+
+    def pose(self, problem: Problem) -> Problem:
         """The same measurements, of latents. Raises `ConfigError` where the decoder's images are not the operator's."""
         self.refuse_size(problem.A.domain)
         y, shape = problem.y, self.shape

@@ -18,8 +18,7 @@ from operators.krylov import cg
 from operators.mri import MRI
 
 from .intervals import magnitude_interval
-from .latent import LatentPrior
-from .priors import Prior
+from .priors import Prior, about
 from .problem import Problem
 from .registry.objects import make_grid
 from .registry.recipe import Recipe
@@ -131,7 +130,7 @@ def reconstruct_slices(
     """
     started = time.monotonic()
     outside = None if slices[0].maps is None else torch.stack([s.maps.abs().amax(1) == 0 for s in slices])
-    latent = isinstance(prior, LatentPrior)
+    latent = about(prior).space.latent
     if outside is not None and not latent:
         prior = empty_outside(prior, slices, recipe.samples)
     A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
@@ -139,7 +138,7 @@ def reconstruct_slices(
     if latent and recipe.sigma_floor > 0:  # gradient steps have units: the image's, |A| at most about 1
         unit = recipe.sigma_floor
         A, y = unit * A, unit * y
-    top = getattr(prior, "sigma_max", 80.0) if recipe.start == "noise" else recipe.sigma_start
+    top = about(prior).usual[1] if recipe.start == "noise" else recipe.sigma_start
     result = sample_by(
         recipe,
         Problem(A, y, sigma=unit),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from .errors import ConfigError
 from .posteriors import Posterior
+from .priors import about
 from .solvers.base import least_steps
 
 
@@ -36,7 +36,7 @@ def refuse_levels(prior, solver, levels: Sequence[float]) -> None:
     """The prior's own range of noise levels, where it states one."""
     raised = getattr(solver, "raised", float)
     top, bottom = max(map(raised, levels)), min(level for level in levels if level > 0)
-    high, low = getattr(prior, "sigma_max", math.inf), getattr(prior, "sigma_min", 0.0)
+    low, high = about(prior).allowed
     if top > high * (1 + 1e-6):
         raise ConfigError(
             f"The walk asks the prior at sigma {top:.4g}.",

@@ -1,15 +1,17 @@
 """Denoisers ``D(x, sigma) = E[x0 | x0 + sigma eps = x]``: from networks of any parametrisation, or in closed form.
 
-Every network's own clock (alpha, t, v, flow) ends here; nobody else knows it. Wrappers close: each
-takes a denoiser and gives one, and passes on ``sigma_min``, ``sigma_max``, ``data_var``.
+A prior is any callable of that form (`Denoiser`). What else it may say of itself is `About`, and whoever
+needs to know asks `about`. Every network's own clock (alpha, t, v, flow) ends here; nobody else knows it.
+Wrappers close: each takes a denoiser and gives one, and passes on what is known of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,24 +21,113 @@ from .errors import ConfigError
 from .noise import Noise
 from .state import Estimate
 
-Denoiser = Callable[[Tensor, float], Tensor]
-ABOUT = ("sigma_min", "sigma_max", "data_var", "card")
+# --- the protocol ----------------------------------------------------------------------------------------
+
+
+class Denoiser(Protocol):
+    """``D(x, sigma)``: the clean image expected where ``x = x0 + sigma eps``. Any such callable is a prior.
+
+    x has shape (rows, *domain), rows image-major, real or complex; ``sigma > 0`` is a Python float, the same for
+    all rows. Returns a tensor of the shape and dtype of x, differentiable in x where a sampler guides by
+    gradients; rows do not depend on one another. Beyond that it may have attributes by the names of the fields
+    of `About`, each optional, with the default that stands there.
+    """
+
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor: ...
+
+
+class Space:
+    """The space a prior's walk is in: that of the images, unless the prior says otherwise (`recon.latent`)."""
+
+    latent = False  # whether a state is something else than an image
+
+    def pose(self, problem):
+        """The `recon.Problem` of what is walked, from that of the images."""
+        return problem
+
+    def encoded(self, image: Tensor, problem) -> Tensor:
+        """The clean state (B, *domain) that ``image`` is, for a ``problem`` as posed."""
+        return image
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """The images of clean states."""
+        return x
+
+    def refuse_size(self, size: Sequence[int]) -> None:
+        """Raise `ConfigError` where an image of (..., H, W) = ``size`` does not fit the prior."""
+
+    def wrapped(
+        self, prior: Denoiser, wrap: Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+    ) -> Prior:
+        """``prior`` with each of its functions ``f`` replaced by ``wrap(f)``, and all that is known of it."""
+        return Prior(wrap(prior), of=prior)
+
+
+@dataclass(frozen=True)
+class About:
+    """All that a prior may say of itself beside being callable; the defaults are of one that says nothing.
+
+    ``sigma_min``, ``sigma_max``: the noise levels it was trained for. ``data_var``: variance of its images per
+    real component. ``card``: how it was made (a JSON object: name, data, network, sha256, ...).
+    ``complex_images``: whether its images are complex, which a card says too, and goes first. ``module``: the
+    network, to be moved to a device. ``degraded`` (B, *domain): the images it restores one by one, where it does.
+    ``start(noise, sigma, denoise) -> (x, sigma)``: a start of its own in the place of pure noise. ``space``: where
+    its walk is, if not among the images.
+    """
+
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    data_var: float = 1.0
+    card: Mapping[str, Any] = field(default_factory=dict)
+    complex_images: bool = False
+    module: Any = None
+    degraded: Tensor | None = None
+    start: Callable[..., tuple[Tensor, float]] | None = None
+    space: Space = field(default_factory=Space)
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """(lowest, highest) noise level the prior may be asked at; without a range of its own 0 and infinity."""
+        return self.sigma_min or 0.0, math.inf if self.sigma_max is None else self.sigma_max
+
+    @property
+    def usual(self) -> tuple[float, float]:
+        """(lowest, highest) level of a walk where nobody says otherwise; without a range of its own .002 and 80."""
+        return (
+            0.002 if self.sigma_min is None else float(self.sigma_min),
+            80.0 if self.sigma_max is None else self.sigma_max,
+        )
+
+
+def about(prior: Any) -> About:
+    """What ``prior`` says of itself, and the defaults for what it does not: the one way to ask."""
+    said = {f.name: getattr(prior, f.name, None) for f in fields(About)}
+    said = {name: value for name, value in said.items() if value is not None}
+    if said.get("card"):
+        said["complex_images"] = bool(said["card"]["complex_images"])
+    return About(**said)
+
+
+TAKEN_OVER = ("sigma_min", "sigma_max", "data_var", "card", "complex_images")
 
 
 class Prior:
-    """A denoiser made of ``function(x, sigma)``, with what is known about it (all optional).
+    """A denoiser made of ``function(x, sigma)``, with what is known of it: fields of `About` by keyword.
 
-    ``sigma_min``, ``sigma_max``: the levels it was trained for. ``data_var``: variance of its images a
-    real component. ``of``: a denoiser whose knowledge it takes over.
+    ``of``: a denoiser whose levels, variance, card and kind of images it takes over where they are not given. What
+    is not known is not an attribute: ask `about`.
     """
 
-    module: Any  # the network itself, where there is one
+    module: Any
 
-    def __init__(self, function: Denoiser, of: Any = None, **about: Any):
+    def __init__(self, function: Denoiser, of: Any = None, **known: Any):
         self.function = function
-        for name in ABOUT:
-            if about.get(name) is not None or hasattr(of, name):
-                setattr(self, name, about.get(name, getattr(of, name, None)))
+        for name in TAKEN_OVER:
+            if known.get(name) is None:
+                known[name] = getattr(of, name, None)
+        for name, value in known.items():
+            if value is not None:
+                setattr(self, name, value)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         return self.function(x, sigma)
@@ -124,7 +215,7 @@ def as_complex(prior) -> Prior:
         clean = prior(channels, sigma).movedim(1, -1).contiguous()
         return torch.view_as_complex(clean).reshape(x.shape)
 
-    return Prior(denoise, of=prior)
+    return Prior(denoise, of=prior, complex_images=True)
 
 
 def slicewise(prior) -> Prior:
@@ -140,11 +231,11 @@ def slicewise(prior) -> Prior:
 
 
 def chunked(prior, rows: int) -> Prior:
-    """At most ``rows`` rows through the network at a time: bounds its memory, changes no result.
+    """At most ``rows`` rows through the network at a time, which bounds its memory and changes no result.
 
-    Also under guidance, which differentiates through it: see `recon.priors`.
+    Also where a sampler differentiates through it: see `by_chunks`.
     """
-    return Prior(in_chunks(prior, rows), of=prior)
+    return about(prior).space.wrapped(prior, lambda function: in_chunks(function, rows))
 
 
 def in_chunks(function: Callable[..., Tensor], rows: int) -> Callable[..., Tensor]:
@@ -245,9 +336,3 @@ def by_chunks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> T
         else:
             parts.append(function(*part))
     return torch.cat(parts)
-
-
-def prior_is_complex(prior: Any) -> bool:
-    """Whether a prior's images are complex; one without a card says ``complex_images``, or is real."""
-    card = getattr(prior, "card", None)
-    return bool(card["complex_images"] if card else getattr(prior, "complex_images", False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from . import grids
 from .errors import ConfigError, SamplingError
-from .latent import Decoded, LatentPrior
 from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import Posterior
+from .priors import about
 from .problem import Problem, refuse_no_numbers
 from .registry.objects import make_grid, make_sampler, make_solver
 from .registry.recipe import Recipe, build
@@ -77,9 +78,8 @@ def sample(
         raise ConfigError(f"samples is {samples}.", do="Ask for at least one.")
     batch = len(problem.y)
     refuse_other_images(prior, batch)
-    latent, pixels = prior if isinstance(prior, LatentPrior) else None, problem
-    if latent is not None:
-        problem = latent.problem(pixels)
+    space, pixels = about(prior).space, problem
+    problem = space.pose(pixels)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
     solver = make_solver(solver) if isinstance(solver, str) else solver
     if problem.A.linear:
@@ -89,8 +89,8 @@ def sample(
     if isinstance(posterior, str):
         sampler = make_sampler(posterior, counted, rows)
     else:
-        sampler = posterior.given(rows)
-        sampler.prior = counted
+        refuse_other_prior(posterior, prior)
+        sampler = posterior.given(rows).with_prior(counted)
     refuse_pair(sampler, solver, levels, working_dtype(problem.y))
     refuse_second_start(sampler, prior, init)
     if init is not None:
@@ -103,7 +103,7 @@ def sample(
     sampler.prepared(solver, levels, samples)  # for what it refuses: a prior's own start asks the network
     start = cold_start(prior if init is None else None, counted, levels[0], noise(like, -1, "start"))
     if init is not None:
-        init = problem.A.encoded(init.to(zeros(pixels, 1))) if isinstance(problem.A, Decoded) else init
+        init = space.encoded(init.to(zeros(pixels, 1)), problem)
         start = start + init.to(like).repeat_interleave(samples, dim=0)
     trace: list[dict[str, float]] = []
     with torch.no_grad():
@@ -114,7 +114,7 @@ def sample(
             trace.append(entry)
             if watch is not None:
                 watch(index, state, entry["residual"])
-        drawn = state.x if latent is None else latent.decode(state.x)
+        drawn = space.decoded(state.x)
     drawn = drawn.reshape(batch, samples, *drawn.shape[1:])
     return Result(drawn, counted.calls, trace, **sampler.outcome(state, samples))
 
@@ -126,15 +126,28 @@ def sample_by(recipe: Recipe, problem: Problem, prior, **rest: Any) -> Result:
 
 def cold_start(prior, counted, top: float, noise: Tensor) -> Tensor:
     """``sigma_0 z``; or the prior's own start, where it has one, whose network call is counted too."""
-    if not hasattr(prior, "start"):
+    own = about(prior).start
+    if own is None:
         return top * noise
     with torch.no_grad():
-        return prior.start(noise, top, counted)[0]
+        return own(noise, top, counted)[0]
+
+
+def refuse_other_prior(sampler: Posterior, prior) -> None:
+    """Raise `ConfigError` where ``sampler`` was built with another prior: one of the two would be lost."""
+    own = sampler.prior
+    same = own is prior or (isinstance(own, MethodType) and own == prior)  # a method is made at each look-up
+    if own is not None and not same:
+        raise ConfigError(
+            f"{type(sampler).__name__} was built with another prior than sample was given.",
+            "Only one of the two could be used.",
+            "Give both the same, or build the sampler without one: posterior(None, ...), posterior(...).",
+        )
 
 
 def refuse_second_start(sampler: Posterior, prior, init: Tensor | None) -> None:
     """Of a sampler that makes its own start: another one would be lost."""
-    if sampler.own_start and (init is not None or hasattr(prior, "start")):
+    if sampler.own_start and (init is not None or about(prior).start is not None):
         raise ConfigError(
             f"{type(sampler).__name__} makes its own start, and was given {'an init' if init is not None else 'a prior with one'}.",
             "One of the two would be lost.",
@@ -144,7 +157,8 @@ def refuse_second_start(sampler: Posterior, prior, init: Tensor | None) -> None:
 
 def refuse_other_images(prior, batch: int) -> None:
     """A restoration prior knows its images one by one: they are the problem's."""
-    images = len(getattr(prior, "degraded", ())) or batch
+    degraded = about(prior).degraded
+    images = batch if degraded is None else len(degraded)
     if images != batch:
         raise ConfigError(
             f"The prior restores {images} degraded images, the problem holds {batch}.",
@@ -169,8 +183,9 @@ def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> li
                 "Leave one of the two away.",
             )
         return levels
-    top = sigma_start if sigma_start is not None else getattr(prior, "sigma_max", 80.0)
-    return make_grid(str(grid or "karras"), steps, top, min(getattr(prior, "sigma_min", 0.002), top / 2))
+    low, high = about(prior).usual
+    top = high if sigma_start is None else sigma_start
+    return make_grid(str(grid or "karras"), steps, top, min(low, top / 2))
 
 
 def working_dtype(y: Tensor) -> torch.dtype:

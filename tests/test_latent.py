@@ -18,6 +18,7 @@ from recon import LatentPrior, Problem
 from recon.errors import ConfigError
 from recon.latent import Decoded
 from recon.posteriors import DPS, STSL
+from recon.priors import about, chunked
 
 PIXELS, LATENTS = 6, 4
 BASIS = random(PIXELS, LATENTS, seed=71)
@@ -80,7 +81,7 @@ def test_a_bent_decoder_is_followed():
     prior = LatentPrior(encode, lambda z: decode(z.tanh()), WORLD, (LATENTS,))
     z, sigma = random(2, LATENTS, seed=74).requires_grad_(), 0.7
     (Y - A.forward(decode(WORLD(z, sigma).tanh()))).norm(dim=1).sum().backward()
-    problem = prior.problem(Problem(A, Y, 0.3))
+    problem = prior.pose(Problem(A, Y, 0.3))
     est = DPS(prior, problem).denoise(z.detach(), sigma)
     assert z.grad is not None
     torch.testing.assert_close(est.x0 - est.prior, -z.grad, rtol=1e-10, atol=1e-12)
@@ -102,6 +103,23 @@ def test_a_warm_start_is_an_image():
     torch.testing.assert_close(latent.samples, decode(plain.samples), rtol=1e-9, atol=1e-9)
     with pytest.raises(ConfigError, match="init is"):
         recon.sample(Problem(A, Y, 0.3), LATENT, init=encode(init), **common)
+
+
+def test_a_latent_prior_in_chunks_is_one_still():
+    """Encoder, decoder and denoiser a few rows at a time, the same samples."""
+    problem, common = Problem(A, Y, 0.3), dict(solver="euler", steps=3, samples=2)
+    seen = Counting(decode)
+    prior = LatentPrior(encode, seen, WORLD, (LATENTS,), sigma_max=10.0, factor=2)
+    known = about(chunked(prior, 3))
+    assert known.space.latent and known.sigma_max == 10.0
+    with pytest.raises(ConfigError, match="multiples of 2"):
+        known.space.refuse_size((3, 4))
+    prior = LatentPrior(encode, seen, WORLD, (LATENTS,))
+    expected = recon.sample(problem, prior, "dps", **common).samples
+    seen.rows.clear()
+    found = recon.sample(problem, chunked(prior, 3), "dps", **common).samples
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert max(seen.rows) == 3
 
 
 def test_what_is_known_of_the_denoiser_is_known_of_the_prior():

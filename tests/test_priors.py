@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +21,14 @@ from worlds import (
     unflat,
 )
 
+import recon
 from recon import grids
 from recon.errors import ConfigError
 from recon.priors import (
     Gaussian,
     Mixture,
     Prior,
+    about,
     as_complex,
     chunked,
     discrete_label,
@@ -291,3 +295,44 @@ def test_the_flow_of_a_mixture_keeps_quantiles():
     x = torch.linspace(-6, 6, 7, dtype=torch.float64)[:, None]
     clean = flow(prior, Heun(), 200, lambda n, top: grids.exponential(n, top, 1e-3))(x, 4.0)
     torch.testing.assert_close(world.distribution(clean, 0.0), world.distribution(x, 4.0), rtol=0, atol=1e-3)
+
+
+# --- what a prior says of itself ---------------------------------------------------------------------------
+
+
+def test_what_a_prior_does_not_say_has_a_default():
+    known = about(lambda x, sigma: x)
+    assert known.usual == (0.002, 80.0) and known.allowed == (0.0, math.inf)
+    assert (known.data_var, known.complex_images, known.card) == (1.0, False, {})
+    assert (known.module, known.degraded, known.start) == (None, None, None)
+    assert not known.space.latent and known.space.pose("problem") == "problem"
+    known.space.refuse_size((3, 5))
+
+
+def test_what_a_prior_says_is_read_through_wrappers():
+    class Own:
+        sigma_min, sigma_max, data_var, complex_images = 0.1, 9.0, 0.3, True
+
+        def __call__(self, x, sigma):
+            return x
+
+    known = about(Own())
+    assert known.usual == known.allowed == (0.1, 9.0) and known.data_var == 0.3 and known.complex_images
+    assert about(chunked(Own(), 2)).allowed == (0.1, 9.0) and about(slicewise(Own())).data_var == 0.3
+    assert about(chunked(Own(), 2)).complex_images and about(as_complex(lambda x, s: x)).complex_images
+
+
+def test_a_card_says_whether_images_are_complex():
+    carded = Prior(lambda x, s: x, card={"complex_images": True})
+    assert about(carded).complex_images and about(chunked(carded, 2)).complex_images
+    assert not about(
+        Prior(lambda x, s: x, card={"complex_images": False}, complex_images=True)
+    ).complex_images
+
+
+def test_nobody_asks_a_prior_but_about():
+    """No second place where a default stands."""
+    asked = re.compile(r'(get|has)attr\((self\.)?prior, "|isinstance\((self\.)?prior, LatentPrior')
+    home = Path(recon.__file__).parent
+    found = {str(path.relative_to(home)) for path in home.rglob("*.py") if asked.search(path.read_text())}
+    assert not found

@@ -14,7 +14,7 @@ from operators.mri import MRI
 from recon import Problem, grids
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
-from recon.posteriors import DDS, Ensemble, PiGDM, Posterior
+from recon.posteriors import DDS, Active, Ensemble, PiGDM, Posterior
 from recon.priors import Gaussian, Prior
 from recon.solvers import DDIM, EDM, Heun
 
@@ -88,10 +88,50 @@ def test_names_and_objects_are_the_same():
 
 
 def test_a_posterior_object_is_not_changed():
-    other, sampler = inpainting(1), DDS(still, inpainting())
-    before = sampler.problem
-    recon.sample(other, PRIOR, sampler, steps=3)
-    assert sampler.problem is before and sampler.prior is still
+    """Nor is one inside another: neither its prior, which is counted, nor its problem."""
+    other, inner = inpainting(1), DDS(PRIOR, inpainting(), keep="state")
+    around = Active(Ensemble(inner), measure=lambda chosen: other.y * chosen, budget=5, actions="points")
+    for sampler, solver in ((inner, "euler"), (Ensemble(inner), "ddpm"), (around, "ddpm")):
+        parts = [sampler]
+        while hasattr(parts[-1], "inner"):
+            parts.append(parts[-1].inner)
+        before = [(part, part.problem, dict(vars(part))) for part in parts]
+        recon.sample(other, PRIOR, sampler, solver, steps=3)
+        for part, problem, attributes in before:
+            assert part.problem is problem and part.prior is PRIOR and vars(part) == attributes
+
+
+@pytest.mark.parametrize("around", [lambda inner: inner, Ensemble], ids=["alone", "inside an ensemble"])
+def test_a_sampler_of_another_prior_is_refused(around):
+    """One of the two would be lost, silently."""
+    with pytest.raises(ConfigError, match="built with another prior") as error:
+        recon.sample(inpainting(), untouched, around(DDS(PRIOR, keep="state")), "ddpm", steps=3)
+    assert error.value.do
+
+
+@pytest.mark.parametrize("name", sorted(recon.POSTERIORS))
+def test_a_sampler_may_be_built_without_a_prior(name):
+    """It takes that of `sample`, and is none the wiser afterwards."""
+    build, solver = recon.POSTERIORS[name], "ddpm" if name == "smc" else "euler"
+    options = {"ode_steps": 1} if name == "daps" else {}
+    common = dict(solver=solver, steps=3, samples=2)
+    expected = recon.sample(inpainting(), PRIOR, build(PRIOR, **options), **common).samples
+    for sampler in (build(**options), build(None, **options)):
+        assert torch.equal(recon.sample(inpainting(), PRIOR, sampler, **common).samples, expected)
+        assert sampler.prior is None
+    with pytest.raises(ConfigError, match="has no prior"):
+        build(None, inpainting().repeated(2), **options).run(
+            recon.SOLVERS[solver](), [1.0, 0.5, 0.0], torch.zeros(4, 1, 2, 3), Noise(0, (0, 1), 2)
+        )
+
+
+def test_a_method_is_the_same_prior_at_every_look_up():
+    class Model:
+        def denoise(self, x, sigma):
+            return PRIOR(x, sigma)
+
+    model = Model()
+    assert recon.sample(inpainting(), model.denoise, DDS(model.denoise), steps=3).network_calls == 3
 
 
 def test_network_calls_are_counted():

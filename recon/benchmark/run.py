@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..io import check_folder
 from ..io.outcome import INTERRUPTED, explained
 from ..io.results import versions
+from ..priors import about
 from ..registry.objects import make_prior
 from .cells import Cell, cells
 from .methods.solve import solve
@@ -76,7 +77,7 @@ def benchmark(
     """
     prior = make_prior(config.prior)
     inputs = open_inputs(config, Path(root))
-    everything = keyed_cells(config, inputs, getattr(prior, "card", {}).get("sha256", ""))
+    everything = keyed_cells(config, inputs, about(prior).card.get("sha256", ""))
     todo = matching(everything, only)[part[0] - 1 :: part[1]]
     out = check_folder(out)
     if dry_run:

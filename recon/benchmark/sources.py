@@ -23,7 +23,7 @@ from ..io.images import PICTURES, read_image
 from ..io.measure import simulated
 from ..io.simulated import peak, with_phase
 from ..mri import empty_outside, normalise
-from ..priors import Prior, prior_is_complex
+from ..priors import Prior, about
 from ..problem import Problem
 from ..registry.operators import make_operator
 from ..registry.recipe import Recipe
@@ -68,7 +68,7 @@ class Images:
 
     def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
         """One image under the operator of ``spec``, with its noise; raises `ConfigError` for a nonlinear operator."""
-        truth = self.truth(index, prior_is_complex(prior))
+        truth = self.truth(index, about(prior).complex_images)
         size = (truth.shape[0], truth.shape[1])
         assert spec.operator is not None
         A = make_operator(spec.operator, spec.options, size, truth.is_complex())

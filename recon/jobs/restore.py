@@ -21,8 +21,7 @@ from ..io.images import read_image, save_picture
 from ..io.measure import measured_by, simulated
 from ..io.outcome import Failure, Outcome, explained
 from ..io.whole import write_whole
-from ..latent import LatentPrior
-from ..priors import prior_is_complex
+from ..priors import about
 from ..problem import Problem
 from ..registry.objects import make_prior
 from ..registry.operators import OPERATORS, make_operator
@@ -78,7 +77,7 @@ def restore(
     """
     say, outcome = say or tqdm.write, Outcome()
     prior = make_prior(job.recipe.prior)
-    is_complex = prior_is_complex(prior)
+    is_complex = about(prior).complex_images
     job.recipe.refuse_prior(prior)
     prior = job.runtime.prepare(prior)
     check_folder(out)
@@ -101,8 +100,7 @@ def restore(
             size = job.size if job.measured and job.size else (data.shape[-2], data.shape[-1])
             A = make_operator(job.operator, job.options, size, is_complex)
             refuse_domain(job, A, is_complex, size)
-            if isinstance(prior, LatentPrior):
-                prior.refuse_size(size)
+            about(prior).space.refuse_size(size)
             y = measured_by(A, data) if job.measured else simulated(A, data, job.sigma, job.recipe.seed)
             Problem(A, y, float(job.sigma))
             ready.append((path, target, y, A))

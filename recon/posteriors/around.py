@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -48,12 +48,12 @@ class Around(Posterior):
 
     @property
     def prior(self):  # type: ignore[override]
-        """The network at the bottom."""
+        """The innermost sampler's."""
         return self.inner.prior
 
-    @prior.setter
-    def prior(self, prior) -> None:
-        self.inner.prior = prior
+    def with_prior(self, prior) -> Self:
+        """The same sampler, with the innermost one of another prior."""
+        return self.copied(inner=self.inner.with_prior(prior))
 
     @property
     def knob(self) -> str:  # type: ignore[override]

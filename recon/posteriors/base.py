@@ -36,18 +36,23 @@ class Posterior:
     linear_only = False
     knob = "Take more steps, or start at a lower sigma."  # what to change when a run diverges
 
-    def __init__(self, prior, problem: Problem | None = None):
-        self.prior, self.problem = prior, problem
+    def __init__(self, prior=None, problem: Problem | None = None):
+        self.prior: Any = prior
+        self.problem = problem
         if problem is not None:
             self.check_problem(problem)
 
-    # --- other measurements, other attributes: this sampler stays as it is -------------------------------
+    # --- other measurements, another prior, other attributes: this sampler stays as it is ----------------
 
     def given(self, problem: Problem) -> Posterior:
         """The same sampler for other measurements; raises `ConfigError` for those that ``check_problem`` refuses."""
         other = self.copied(problem=problem)
         other.check_problem(problem)
         return other
+
+    def with_prior(self, prior) -> Self:
+        """The same sampler of another prior: of `recon.sample`'s, where this one was built without."""
+        return self.copied(prior=prior)
 
     def copied(self, **changes: Any) -> Self:
         """The same sampler with other attributes, which are not checked."""
@@ -164,6 +169,12 @@ class Posterior:
         By default `recon.walk.walk` with the ``prepared`` sampler. An override has a loop of its own, still with
         one state a step; wrappers refuse it. Raises `ConfigError` at the call, before the first step.
         """
+        if self.prior is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no prior.",
+                "It was built without one.",
+                "Give it one: posterior.with_prior(prior), or recon.sample(problem, prior, posterior).",
+            )
         if self.needs_problem and self.problem is None:
             raise ConfigError(
                 f"{type(self).__name__} has no problem to solve.",

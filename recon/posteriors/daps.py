@@ -56,7 +56,7 @@ class DAPS(OwnLoop):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         ode_steps: int = 5,

@@ -44,7 +44,7 @@ class DDNM(Posterior):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         plus: bool | None = None,

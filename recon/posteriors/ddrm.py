@@ -44,7 +44,7 @@ class DDRM(OwnLoop):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         eta: float = 0.85,

@@ -12,6 +12,7 @@ from operators.base import Linear
 from operators.krylov import cg, inner
 
 from ..errors import ConfigError
+from ..priors import about
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
@@ -40,7 +41,7 @@ class DDS(Posterior):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         weight: Callable[[float], float] | float | None = None,
@@ -76,7 +77,7 @@ class DDS(Posterior):
             return float(self.weight(sigma))
         if self.weight is not None:
             return float(self.weight)
-        return matched(self.problem.sigma, getattr(self.prior, "data_var", 1.0))(sigma)
+        return matched(self.problem.sigma, about(self.prior).data_var)(sigma)
 
     def fit(self, prior: Tensor, lam: float) -> Tensor:
         """The data step, from the prior's image."""

@@ -37,7 +37,7 @@ class DiffPIR(Posterior):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         lam: float = 1.0,

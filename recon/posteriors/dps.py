@@ -46,7 +46,7 @@ class DPS(Posterior):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         form: str = "norm",
@@ -99,7 +99,7 @@ class MCG(DPS):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         form: str = "norm",

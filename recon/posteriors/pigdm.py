@@ -12,6 +12,7 @@ from operators.base import Linear
 from operators.krylov import add_scaled, cg, inner
 
 from ..errors import ConfigError
+from ..priors import about
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
@@ -52,7 +53,7 @@ class PiGDM(Posterior):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         form: str = "score",
@@ -83,7 +84,7 @@ class PiGDM(Posterior):
         """Variance of the belief at this level, a real component."""
         if self.variance is not None:
             return float(self.variance(sigma))
-        v = getattr(self.prior, "data_var", 1.0)
+        v = about(self.prior).data_var
         return sigma**2 * v / (sigma**2 + v)
 
     def solved(self, clean: Tensor, lam: float) -> Tensor:
@@ -115,7 +116,7 @@ class MMPS(Posterior):
     linear_only = True
     knob = "Take fewer CG steps (steps)."
 
-    def __init__(self, prior, problem: Problem | None = None, *, steps: int = 3, tol: float | None = None):
+    def __init__(self, prior=None, problem: Problem | None = None, *, steps: int = 3, tol: float | None = None):
         refuse_no_steps("MMPS", steps)
         self.steps, self.tol = steps, tol
         super().__init__(prior, problem)

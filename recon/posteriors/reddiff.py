@@ -65,7 +65,7 @@ class REDDiff(OwnLoop):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         weighting: str | Callable[[float], float] = "linear",

@@ -68,7 +68,7 @@ class STSL(Posterior):
 
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         inner: int = 5,

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..errors import ConfigError, unknown
 from ..grids import GRIDS
-from ..latent import LatentPrior
 from ..pairing import refuse_order
 from ..posteriors import Posterior
+from ..priors import about
 from ..solvers import Solver
 from .configuration import construct
 from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class
@@ -69,7 +69,7 @@ class Recipe:
 
     def refuse_prior(self, prior: Any) -> None:
         """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""
-        if isinstance(prior, LatentPrior) and getattr(sampler_class(self.sampler), "linear_only", False):
+        if about(prior).space.latent and getattr(sampler_class(self.sampler), "linear_only", False):
             raise ConfigError(
                 f"The sampler {self.sampler} was given the latent prior {self.prior}.",
                 "Its data step solves normal equations, and measurements of decoded latents are not linear in them.",

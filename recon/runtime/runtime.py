@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..latent import LatentPrior
-from ..priors import Prior, in_chunks
+from ..priors import Prior, about, in_chunks
 from .allocation import keep_memory
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,12 +61,12 @@ class Runtime:
     def prepare(self, prior: Prior) -> Prior:
         """The prior, moved and wrapped; one without ``module`` (a closed form) is only chunked.
 
-        Of a `LatentPrior` encoder and decoder run as the denoiser does. On a processor also `keep_memory`,
+        Of a `recon.LatentPrior` encoder and decoder run as the denoiser does. On a processor also `keep_memory`,
         which concerns the whole process.
         """
         if self.torch_device().type == "cpu":
             keep_memory()
-        module = getattr(prior, "module", None)
+        module = about(prior).module
         if module is not None:
             module.to(self.torch_device())
             if self.channels_last:
@@ -82,7 +81,7 @@ class Runtime:
             function = function if dtype is None else in_precision(function, dtype)
             return in_chunks(function, self.chunk) if self.chunk else function
 
-        return prior.around(wrap) if isinstance(prior, LatentPrior) else Prior(wrap(prior), of=prior)
+        return about(prior).space.wrapped(prior, wrap)
 
 
 def in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:

@@ -20,7 +20,7 @@ from ...jobs.shared.settings import prepared_prior, settle
 from ...metrics import object_psnr, scaled_psnr
 from ...mri import Normalised, normalise, reconstruct_slices
 from ...pairing import refuse_order
-from ...priors import Prior
+from ...priors import Prior, about
 from ...registry.configuration import parse_options, read_config
 from ...registry.objects import make_solver
 from ...registry.recipe import Recipe, make_recipe
@@ -195,7 +195,7 @@ def make_point(
 
 def unscored_point(path: Path, prior: Prior, case: str, recipe: Recipe) -> Point:
     """A point with all but its calls and scores."""
-    sha = (getattr(prior, "card", None) or {}).get("sha256", "")
+    sha = about(prior).card.get("sha256", "")
     return Point(
         file=path.name,
         prior="@".join(filter(None, (Path(recipe.prior).stem, sha[:8]))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ...posteriors import Active, Ensemble, Posterior
+from ...priors import about
 from ...registry.objects import make_grid, make_sampler, make_solver
 from ...sampling import sample
 from ..answer import Answer
@@ -30,8 +31,9 @@ def by_recon(scene: Scene, cell: Cell) -> Answer:
     sampler = build_sampler(scene, spec)
     solver = make_solver(str(cell.solver), spec.solver_options)
     prior, calls = scene.prior, CALLS if cell.calls is None else cell.calls
-    top = spec.sigma_start or getattr(prior, "sigma_max", 80.0)
-    end = min(spec.sigma_end or getattr(prior, "sigma_min", 0.002), top / 2)
+    low, high = about(prior).usual
+    top = spec.sigma_start or high
+    end = min(spec.sigma_end or low, top / 2)
     steps = sampler.steps_for(solver, calls, end)
     result = sample(
         scene.problem,

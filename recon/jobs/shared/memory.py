@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ...priors import about
 from .settings import Settings
 
 LIBRARIES = 3e8  # bytes that torch and the others take before any work
@@ -29,7 +30,7 @@ def slices_at_once(size: tuple[int, int], coils: int, settings: Settings, prior:
 def memory(size: tuple[int, int], coils: int, settings: Settings, prior: Any) -> float:
     """Bytes at the peak for one slice, roughly: coil images of all samples, and the network's widest features."""
     pixels, samples = size[0] * size[1], settings.recipe.samples
-    card = getattr(prior, "card", None) or {"network": {}}
+    card = about(prior).card or {"network": {}}
     network = card.get("autoencoder", card)["network"]  # latents are small beside their image
     patch = network.get("patch", 2 if "autoencoder" in card else 1)
     features = max(network.get("widths", (32,))[0] / patch**2, 8)

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ConfigError, InputError
 from ...io import READERS, KSpaceFile, Scan, files_in, read_maps
 from ...io.acquisition import Acquisition, acquire, refuse_few_lines
-from ...latent import LatentPrior
+from ...priors import about
 from ...registry.recipe import build
 from .memory import memory
 from .settings import Settings
@@ -92,14 +92,13 @@ def plan_file(file: KSpaceFile, found: Scan, target: Path, settings: Settings, p
             )
     config = {
         **asdict(recipe),
-        "prior_sha256": getattr(prior, "card", {}).get("sha256", ""),
+        "prior_sha256": about(prior).card.get("sha256", ""),
         "mask": asdict(settings.mask) | {"digest": digest(acquisition.mask.numpy().tobytes())},
         "maps": None if settings.maps is None else digest(Path(settings.maps).read_bytes()),
         "dtype": settings.runtime.dtype,
     }
     plan = PlannedFile(file, acquisition, found.fingerprint, target, config, settings.maps)
-    if isinstance(prior, LatentPrior):
-        prior.refuse_size(plan.size)
+    about(prior).space.refuse_size(plan.size)
     return plan
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...io.acquisition import MaskChoice
+from ...priors import about
 from ...registry.configuration import construct, parameters, refuse_unknown
 from ...registry.objects import make_prior
 from ...registry.recipe import Recipe, make_recipe
@@ -63,8 +64,8 @@ MASK_FLAGS = {"mask_name": "name", "accel": "accel", "center": "center"}
 def prepared_prior(settings: Settings) -> Any:
     """The prior of the recipe on its device, which must be one of complex images."""
     prior = make_prior(settings.recipe.prior)
-    card = getattr(prior, "card", None)
-    if card is not None and not card["complex_images"]:
+    known = about(prior)
+    if known.card and not known.complex_images:
         raise ConfigError(
             f"The prior {settings.recipe.prior} is one of real images.",
             "Images of k-space are complex.",

@@ -33,7 +33,7 @@ class SMC(Ensemble):
     @forwards_to(Ensemble.__init__)
     def __init__(
         self,
-        prior,
+        prior=None,
         problem: Problem | None = None,
         *,
         guide: str | None = "auto",

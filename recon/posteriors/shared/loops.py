@@ -10,7 +10,7 @@ from torch import Tensor
 from ...errors import ConfigError
 from ...grids import karras
 from ...noise import Noise
-from ...priors import Denoiser, flow
+from ...priors import Denoiser, about, flow
 from ...solvers.base import least_steps
 from ...state import State
 from ..base import Posterior
@@ -38,7 +38,7 @@ def inner_levels(prior, steps: int, sigma: float) -> list[float]:
 
     At the prior's lowest level there is nothing below to walk: one step to 0.
     """
-    lowest = max(0.01 * sigma, getattr(prior, "sigma_min", 0.0))
+    lowest = max(0.01 * sigma, about(prior).allowed[0])
     return karras(steps, sigma, lowest) if lowest < sigma else [sigma, 0.0]
 
 
@@ -55,7 +55,7 @@ def flow_calls(prior, solver, steps: int, levels: int, lowest: float | None) -> 
     """Network calls of `flowing` at so many levels above 0, the last of them ``lowest``."""
     if lowest is None and levels == 1:  # the highest level of all
         return solver.calls(steps)
-    end = float(getattr(prior, "sigma_min", 0.002)) if lowest is None else lowest
+    end = about(prior).usual[0] if lowest is None else lowest
     return (levels - 1) * solver.calls(steps) + solver.calls(len(inner_levels(prior, steps, end)) - 1)
 
 
