@@ -17,8 +17,8 @@ def refuse_pair(sampler: Posterior, solver, levels: Sequence[float], dtype: torc
     refuse_order(solver, len(levels) - 1)
     sampler.pair(solver)
     refuse_levels(sampler.prior, solver, levels)
-    if hasattr(solver, "admit"):
-        solver.admit(levels, torch.finfo(dtype).eps)
+    if hasattr(solver, "check_levels"):
+        solver.check_levels(levels, torch.finfo(dtype).eps)
 
 
 def refuse_order(solver, steps: int) -> None:

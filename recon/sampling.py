@@ -78,8 +78,11 @@ def sample(
         raise ConfigError(f"samples is {samples}.", do="Ask for at least one.")
     batch = len(problem.y)
     refuse_other_images(prior, batch)
-    space, pixels = about(prior).space, problem
-    problem = space.pose(pixels)
+    images = tuple(range(batch)) if images is None else tuple(images)
+    if len(images) != batch:
+        raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
+    known, pixels = about(prior), problem
+    problem = known.space.pose(pixels)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
     solver = make_solver(solver) if isinstance(solver, str) else solver
     if problem.A.linear:
@@ -93,18 +96,18 @@ def sample(
         sampler = posterior.given(rows).with_prior(counted)
     refuse_pair(sampler, solver, levels, working_dtype(problem.y))
     refuse_second_start(sampler, prior, init)
+    noise = Noise(seed, images, samples)
+    z = noise(zeros(problem, batch * samples), -1, "start")
     if init is not None:
         check_init(init, pixels)
-    like = zeros(problem, batch * samples)
-    images = tuple(range(batch)) if images is None else tuple(images)
-    if len(images) != batch:
-        raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
-    noise = Noise(seed, images, samples)
-    sampler.prepared(solver, levels, samples)  # for what it refuses: a prior's own start asks the network
-    start = cold_start(prior if init is None else None, counted, levels[0], noise(like, -1, "start"))
-    if init is not None:
-        init = space.encoded(init.to(zeros(pixels, 1)), problem)
-        start = start + init.to(like).repeat_interleave(samples, dim=0)
+        clean = known.space.encoded(init.to(zeros(pixels, 1)), problem)
+        start = levels[0] * z + clean.to(z).repeat_interleave(samples, dim=0)
+    elif known.start is not None:
+        sampler.prepared(solver, levels, samples)  # for what it refuses, before the start asks the network
+        with torch.no_grad():
+            start, _ = known.start(z, levels[0], counted)
+    else:
+        start = levels[0] * z
     trace: list[dict[str, float]] = []
     with torch.no_grad():
         state = State(start, levels[0])
@@ -114,7 +117,7 @@ def sample(
             trace.append(entry)
             if watch is not None:
                 watch(index, state, entry["residual"])
-        drawn = space.decoded(state.x)
+        drawn = known.space.decoded(state.x)
     drawn = drawn.reshape(batch, samples, *drawn.shape[1:])
     return Result(drawn, counted.calls, trace, **sampler.outcome(state, samples))
 
@@ -122,15 +125,6 @@ def sample(
 def sample_by(recipe: Recipe, problem: Problem, prior, **rest: Any) -> Result:
     """`sample` with the sampler, solver, steps, samples and seed of a recipe; ``rest`` is passed on."""
     return sample(problem, prior, *build(recipe, prior), recipe.steps, recipe.samples, recipe.seed, **rest)
-
-
-def cold_start(prior, counted, top: float, noise: Tensor) -> Tensor:
-    """``sigma_0 z``; or the prior's own start, where it has one, whose network call is counted too."""
-    own = about(prior).start
-    if own is None:
-        return top * noise
-    with torch.no_grad():
-        return own(noise, top, counted)[0]
 
 
 def refuse_other_prior(sampler: Posterior, prior) -> None:

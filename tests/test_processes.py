@@ -258,9 +258,9 @@ def test_predictor_corrector_refuses(options):
 
 def test_levels_beyond_the_process_are_refused():
     for solver in (PredictorCorrector(process=Cosine()), FlowRK(process=Cosine())):
-        solver.admit([100.0, 1.0, 0.0], 1e-7)
+        solver.check_levels([100.0, 1.0, 0.0], 1e-7)
         with pytest.raises(ConfigError, match="Its largest"):
-            solver.admit([300.0, 1.0, 0.0], 1e-7)
+            solver.check_levels([300.0, 1.0, 0.0], 1e-7)
 
 
 # --- Runge-Kutta on a flow, in z ---------------------------------------------------------------------------

@@ -249,8 +249,8 @@ def test_f_pndm_is_exact_for_a_point_mass(steps):
 @pytest.mark.parametrize("solver", [FPNDM, BDIA])
 def test_levels_that_a_process_lacks_are_refused_before_the_walk(solver, process):
     with pytest.raises(ConfigError, match="sigma_start"):
-        solver(process=process).admit([1e4, 1.0, 0.0], 1e-16)
-    solver(process=process).admit([100.0, 1.0, 0.0], 1e-16)
+        solver(process=process).check_levels([1e4, 1.0, 0.0], 1e-16)
+    solver(process=process).check_levels([100.0, 1.0, 0.0], 1e-16)
 
 
 def primed_error(solver, steps, exact_nodes):

@@ -116,7 +116,9 @@ class MMPS(Posterior):
     linear_only = True
     knob = "Take fewer CG steps (steps)."
 
-    def __init__(self, prior=None, problem: Problem | None = None, *, steps: int = 3, tol: float | None = None):
+    def __init__(
+        self, prior=None, problem: Problem | None = None, *, steps: int = 3, tol: float | None = None
+    ):
         refuse_no_steps("MMPS", steps)
         self.steps, self.tol = steps, tol
         super().__init__(prior, problem)

@@ -11,18 +11,22 @@ from ..noise import Draw
 from ..state import Estimate, Past, Step
 
 Denoise = Callable[[Tensor, float], Estimate]
+"""What a solver is shown: ``denoise(x, sigma)``, pure; a posterior's, with its memo bound. Each call costs."""
 
 
 class Solver:
-    """``step(denoise, x, sigma, target, past, draw)`` -> the kernel from ``sigma`` down to ``target >= 0``.
+    """A numerical method: the step from one noise level to the next. `recon.walk` owns the loop.
 
-    ``order``: global order on a smooth problem (weak order where stochastic), 0 where more steps do
-    not converge to it. ``evals``: calls of ``denoise`` a step; ``warmup``: those of the first steps, and
-    of the first after a jump, where they differ. ``nodes``: evaluations a multistep method combines.
-    ``stochastic``: whether it adds noise. ``kernel``: whether ``N(mean, std^2)`` is all of its
-    randomness. A solver object is configuration; its memory is ``past``, newest first, and ``past=()``
-    restarts it at order one. Two rules keep every method right under every posterior: the step starts
-    at ``est.x0 + sigma * est.eps``, and what is differenced or remembered is ``est.slope`` or ``est.eps``.
+    A subclass gives `advance`, and `step` where it does something before the first evaluation. It declares:
+
+    ``order``: global order on a smooth problem (weak order where stochastic); 0 where more steps do not
+    converge to it. ``evals``: calls of ``denoise`` a step. ``warmup``: those of the first steps, and of the
+    first after a restart, where they differ. ``nodes``: evaluations that a multistep method combines.
+    ``stochastic``: whether it adds noise. ``kernel``: whether ``N(mean, std^2)`` is all of its randomness.
+
+    A solver object is configuration: it is not changed by a walk, and one object may serve several at once. All
+    that it remembers travels in ``past``. Two rules keep every method right under every posterior: the step
+    starts at ``est.x0 + sigma * est.eps``, and what is differenced or remembered is ``est.slope`` or ``est.eps``.
     """
 
     order: int = 1
@@ -34,7 +38,22 @@ class Solver:
     reference: ClassVar[str] = ""
 
     def step(self, denoise: Denoise, x: Tensor, sigma: float, target: float, past: Past, draw: Draw) -> Step:
-        """The first evaluation, and the end: a step to 0 is the denoised image, whatever the method."""
+        """The transition kernel ``N(mean, std^2)`` from ``x`` at ``sigma`` to ``target``, ``0 <= target < sigma``.
+
+        x (rows, *domain), real or complex; levels are Python floats, the same for all rows, and coefficients are
+        computed from them in float64. ``mean`` has the shape, dtype and device of x; ``std`` is a float, per
+        real component: the walk adds ``std * draw(mean)``, not the solver. ``draw(like, stream)`` gives the unit
+        noise of this step, for a method that needs noise inside it (``kernel`` is then False).
+
+        ``past`` is the ``past`` of the step before, newest first, its tensors with a row for each row of x, so
+        that `State.take` can permute them. It is ``()`` at the start of a walk, and after a step at which the posterior
+        moved the state or changed what ``denoise`` says: then the method starts anew, at order one or by
+        ``warmup``.
+
+        Pure: no argument and no attribute is changed. Raises nothing of its own: what cannot be solved is refused by
+        `check_levels` before the first evaluation. Here: the first evaluation, and the step to 0, which is the
+        denoised image whatever the method; else `advance`.
+        """
         est = denoise(x, sigma)
         if target == 0:
             return Step(est.x0, 0.0, est)
@@ -50,20 +69,36 @@ class Solver:
         past: Past,
         draw: Draw,
     ) -> Step:
-        """The method's own step to ``target > 0``, from the first evaluation ``est``."""
+        """The method's own step to ``target > 0``, given the first evaluation ``est = denoise(x, sigma)``.
+
+        As `step` in shapes, dtypes and purity. Further evaluations are ``denoise(point, level)`` at points of its
+        own. The returned `Step` carries ``est`` itself (what the posterior is shown in ``correct``), and ``past`` for
+        the next step: only what that needs.
+        """
         raise NotImplementedError
 
     def calls(self, steps: int) -> int:
-        """Evaluations of a walk of ``steps`` steps, the last of them to 0."""
+        """Evaluations of a walk of ``steps`` steps, the last of them to 0, without restarts."""
         first = self.warmup[: steps - 1]
         return sum(first) + self.evals * (steps - 1 - len(first)) + 1
 
-    def admit(self, levels: Sequence[float], relative_rounding: float) -> None:
-        """Refuse a grid this method cannot walk; ``relative_rounding`` is that of the state's dtype."""
+    def raised(self, sigma: float) -> float:
+        """The level at which the first evaluation of a step from ``sigma`` is made: higher where noise is added first.
+
+        It is this one that must lie in the range the prior was trained for.
+        """
+        return sigma
+
+    def check_levels(self, levels: Sequence[float], eps: float) -> None:
+        """Raise `ConfigError` for a grid this method cannot walk, such as levels its process does not have.
+
+        ``levels`` fall, and may end at 0; ``eps`` is the relative rounding of the state's dtype. Called before
+        the first evaluation.
+        """
 
 
-def least_steps(solver) -> int:
-    """Steps below which a solver gains nothing from its order: its evaluations where it combines several."""
+def least_steps(solver: Solver) -> int:
+    """The fewest steps in which a solver reaches its order: the number of evaluations it combines, else its order."""
     nodes = getattr(solver, "nodes", 1)
     return nodes if nodes > 1 else solver.order
 

@@ -44,7 +44,7 @@ class BDIA(Solver):
     def order(self) -> int:  # type: ignore[override]
         return 2 if self.gamma == 1 else 1
 
-    def admit(self, levels, relative_rounding):
+    def check_levels(self, levels, eps):
         self.process.time(levels[0])
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:

@@ -52,7 +52,7 @@ class FlowRK(Solver):
     def evals(self) -> int:  # type: ignore[override]
         return len(TABLEAUX[self.method])
 
-    def admit(self, levels, relative_rounding) -> None:
+    def check_levels(self, levels, eps) -> None:
         """The process refuses levels beyond its end."""
         for level in levels:
             self.process.time(level)

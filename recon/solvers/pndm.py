@@ -95,7 +95,7 @@ class FPNDM(PLMS):
     nodes, warmup = 4, (4, 4, 4)
     reference = "Liu et al. 2022 (PNDM, there F-PNDM), section 3"
 
-    def admit(self, levels, relative_rounding):
+    def check_levels(self, levels, eps):
         self.process.time(levels[0])
 
     def begin(self, denoise, est, sigma, target, history):

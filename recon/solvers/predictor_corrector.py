@@ -79,7 +79,7 @@ class PredictorCorrector(Solver):
         """The corrector runs before the step to 0 too."""
         return self.evals * steps
 
-    def admit(self, levels, relative_rounding) -> None:
+    def check_levels(self, levels, eps) -> None:
         """The process refuses levels beyond its end."""
         for level in levels:
             self.process.time(level)

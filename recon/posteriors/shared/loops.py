@@ -45,9 +45,9 @@ def inner_levels(prior, steps: int, sigma: float) -> list[float]:
 def flowing(prior, solver, steps: int, grid: list[float], dtype: torch.dtype) -> Denoiser:
     """`recon.priors.flow` of ``solver`` on `inner_levels`, once every inner grid is known to be walkable."""
     inner = [inner_levels(prior, steps, sigma) for sigma in grid if sigma > 0]
-    if hasattr(solver, "admit"):
+    if hasattr(solver, "check_levels"):
         for levels in inner:
-            solver.admit(levels, torch.finfo(dtype).eps)
+            solver.check_levels(levels, torch.finfo(dtype).eps)
     return flow(prior, solver, steps, lambda count, sigma: inner_levels(prior, count, sigma))
 
 
