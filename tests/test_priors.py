@@ -297,6 +297,21 @@ def test_the_flow_of_a_mixture_keeps_quantiles():
     torch.testing.assert_close(world.distribution(clean, 0.0), world.distribution(x, 4.0), rtol=0, atol=1e-3)
 
 
+def test_a_row_of_the_shipped_network_does_not_depend_on_how_many_go_through():
+    """The samples, their mean and their std are the same whatever the chunk: nothing is computed across rows."""
+    network = recon.load_prior("brain-mri").module
+    x = torch.randn(
+        5, 2, 112, 120, generator=torch.Generator().manual_seed(3)
+    )  # torch has convolutions of their own
+    # for tensors of fewer than 20480 numbers on one thread
+    with torch.no_grad():
+        whole = network(x, 0.5)
+        for rows in (1, 2, 3):
+            parts = torch.cat([network(part, 0.5) for part in x.split(rows)])
+            torch.testing.assert_close(parts, whole, rtol=0, atol=1e-7)
+        torch.testing.assert_close(network(x, torch.full((5,), 0.5)), whole, rtol=0, atol=1e-5)
+
+
 # --- what a prior says of itself ---------------------------------------------------------------------------
 
 

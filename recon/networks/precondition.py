@@ -10,7 +10,9 @@ class EDM(nn.Module):
     """``D(x, s) = c_skip x + c_out F(c_in x; ln(s) / 4)`` (Karras et al. 2022, table 1).
 
     ``c_skip = d^2/(s^2 + d^2)``, ``c_out = s d / sqrt(s^2 + d^2)``, ``c_in = 1 / sqrt(s^2 + d^2)``,
-    d the standard deviation of the data a real channel. x (B, C, H, W) real; s a float or (B,).
+    d the standard deviation of the data per real channel. x (B, C, H, W) real; s a float, or (B,) with one level a row.
+    A float goes through the network's embedding as one row for all: products of matrices round differently for
+    different numbers of rows, and an image would depend on how many go through together.
     """
 
     def __init__(self, network: nn.Module, sigma_data: float, sigma_min: float, sigma_max: float):
@@ -27,7 +29,7 @@ class EDM(nn.Module):
         return self.network((c_in * x).contiguous(**channels_last), sigma.flatten().log() / 4)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).view(-1, 1, 1, 1)
         c_skip, c_out, c_in = self.coefficients(sigma)
         return c_skip * x + c_out * self.raw(x, sigma, c_in)
 

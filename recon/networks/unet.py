@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """``F(x, c)``: x (B, channels, H, W) real, c (B,) a noise label; returns the shape of x.
+    """``F(x, c)``: x (B, channels, H, W) real, c (B,) a noise label, or (1,) for all rows; returns the shape of x.
 
     The first level works on ``patch`` x ``patch`` pixels folded into channels, which buys four times
     the width at equal cost. ``blocks`` residual blocks a level, on the way down and up again;
