@@ -38,6 +38,7 @@ class Actions:
     name = "actions"
 
     def shape(self, A) -> tuple[int, ...]:
+        """The shape of a set of actions: as many axes as measurements of everything."""
         raise NotImplementedError
 
     def taken(self, A) -> Tensor:
@@ -45,6 +46,7 @@ class Actions:
         raise NotImplementedError
 
     def measuring(self, A, taken: Tensor) -> Operator:
+        """The operator that measures the actions that are true in ``taken``."""
         raise NotImplementedError
 
     def full(self, A) -> Operator:
@@ -79,6 +81,7 @@ class Masked(Actions):
         return mask[0].bool().cpu()
 
     def masked(self, A, mask: Tensor) -> Operator:
+        """A with the mask (H, W) ``mask``."""
         mask = mask.to(A.mask)
         return replace(A, mask=mask) if isinstance(A, MRI) else Inpainting(mask, channels=A.domain[0])
 
@@ -89,9 +92,11 @@ class Lines(Masked):
     name = "lines"
 
     def shape(self, A) -> tuple[int, ...]:
+        """(1, 1, W)."""
         return (1, 1, A.mask.shape[-1])
 
     def taken(self, A) -> Tensor:
+        """The columns A measures; raises `ConfigError` where it measures parts of some."""
         mask = self.sampled(A)
         if not (mask == mask[:1]).all():
             raise ConfigError(
@@ -102,6 +107,7 @@ class Lines(Masked):
         return mask[None, :1]
 
     def measuring(self, A, taken: Tensor) -> Operator:
+        """A with a mask of whole columns."""
         return self.masked(A, taken[0].expand(A.mask.shape[-2:]))
 
 
@@ -111,12 +117,15 @@ class Points(Masked):
     name = "points"
 
     def shape(self, A) -> tuple[int, ...]:
+        """(1, H, W)."""
         return (1, *A.mask.shape[-2:])
 
     def taken(self, A) -> Tensor:
+        """The mask of A."""
         return self.sampled(A)[None]
 
     def measuring(self, A, taken: Tensor) -> Operator:
+        """A with this mask."""
         return self.masked(A, taken[0])
 
 
@@ -128,9 +137,11 @@ class Views(Actions):
     name = "views"
 
     def shape(self, A) -> tuple[int, ...]:
+        """(1, views, 1)."""
         return (1, len(self.scan.angles), 1)
 
     def taken(self, A) -> Tensor:
+        """The views of A, at their places among all."""
         taken = torch.zeros(self.shape(A), dtype=torch.bool)
         taken[0, self.positions(A)] = True
         return taken
@@ -148,17 +159,21 @@ class Views(Actions):
         return found
 
     def measuring(self, A, taken: Tensor) -> Operator:
+        """The CT of these views, from the stored weights of all."""
         return some_views(self.full(A), taken.flatten())
 
     def full(self, A) -> CT:
+        """``scan``, of the dtype and on the device of A."""
         return self.scan.to(A.dtype).to(A.device)
 
     def spread(self, A, y: Tensor) -> Tensor:
+        """Views of A at their places among all, zeros elsewhere."""
         everything = y.new_zeros(len(y), *self.scan.codomain)
         everything[:, :, self.positions(A)] = y
         return everything
 
     def kept(self, A, y: Tensor) -> Tensor:
+        """Those views that A measures."""
         return y[:, :, self.positions(A)]
 
     def places(self, A) -> Tensor:
@@ -254,4 +269,5 @@ def some_views(scan: CT, keep: Tensor) -> CT:
 
 
 def parts_of_csr(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Row starts, columns and values of a CSR matrix."""
     return matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values()

@@ -3,7 +3,7 @@
 ReconError
 ├── InputError    a file or array that cannot be used
 ├── ConfigError   a setting, name or combination that cannot be used
-├── OutputError   a result that cannot be written, or stands in the way
+├── OutputError   a result that cannot be written, or would be overwritten
 └── SamplingError a run that diverged
 """
 
@@ -30,7 +30,7 @@ class ConfigError(ReconError):
 
 
 class OutputError(ReconError):
-    """A result that cannot be written, or an older one that stands in the way."""
+    """A result that cannot be written, or an older one that would be overwritten."""
 
 
 class SamplingError(ReconError):
@@ -38,7 +38,7 @@ class SamplingError(ReconError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """``Did you mean "ddim"?`` for an unknown name, else the list of names there are."""
+    """``Did you mean "ddim"?`` for an unknown name, else the list of known names."""
     known = sorted(map(str, names))
     close = get_close_matches(str(name).lower(), known, n=3, cutoff=0.6)
     if close:
@@ -47,7 +47,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> ConfigError:
-    """The error for a name that no ``kind`` (solver, sampler, mask, ...) has."""
+    """The error for a name that is not that of a ``kind`` (solver, sampler, mask, ...), with the nearest known ones."""
     names = sorted(map(str, names))
     return ConfigError(
         f'There is no {kind} named "{name}".', f"Known: {', '.join(names) or 'none'}.", nearest(name, names)

@@ -1,7 +1,7 @@
 """Noise levels: decreasing lists of Python floats ``sigma_0 > ... > sigma_n = 0``. Nothing else is a schedule.
 
-A grid of n steps is n levels from ``sigma_max`` to ``sigma_min``, both exactly as given, and 0 (EDM's
-way of counting; codes that count intervals between two times have one level more or less).
+A grid of n steps is n levels from ``sigma_max`` to ``sigma_min``, both exactly as given, and 0, as
+EDM counts (codes that count intervals between two times have one level more or less).
 """
 
 from __future__ import annotations
@@ -204,6 +204,7 @@ def between(steps: int, sigma_max: float, sigma_min: float, level: Callable[[flo
 
 
 def check(steps: int, sigma_max: float, sigma_min: float) -> None:
+    """Raise `ConfigError` for fewer than one step, or for levels that are not ``0 < sigma_min < sigma_max < inf``."""
     if steps < 1:
         raise ConfigError(f"A grid of {steps} steps.", "At least one step is needed.", "Use steps=20.")
     if not 0 < sigma_min < sigma_max < math.inf:

@@ -1,6 +1,6 @@
-"""From an image back up to the noise that the ODE starts from: BDIA's way exactly, DDIM's to first order.
+"""From an image back to the noise that the ODE starts from: exactly with BDIA, to first order with DDIM.
 
-Both yield one `State` a level, lowest first, as `recon.walk.walk` does on the way down; the last is the noise:
+Both yield one `State` a level, lowest first, the reverse of `recon.walk.walk`; the last is the noise:
 
     for state in ddim_inversion(prior, image, levels):
         pass
@@ -21,7 +21,7 @@ from .solvers import BDIA, Euler, Solver
 from .state import Estimate, State
 
 USEFUL = 1e-2
-"""Largest growth of a rounding error, relative to the state, with which a way back is still one."""
+"""Largest growth of a rounding error, relative to the state, with which an inversion is still useful."""
 
 
 def ddim_inversion(
@@ -48,6 +48,7 @@ def ddim_inversion(
 
 
 def climbed(denoise, x: Tensor, rising: list[float], solver: Solver) -> Iterator[State]:
+    """The states of an inversion by ``solver`` up the ``rising`` levels, the first of them x itself."""
     state = State(x, rising[0])
     yield state
     draw = Noise(0, range(len(x))).at(0)
@@ -69,7 +70,7 @@ def bdia_inversion(
     0, since the step to 0 cannot be undone. ``denoise`` is what the walk saw: a prior, or a posterior's
     ``denoise`` that keeps the state (x = x0 + sigma eps); it has to give the same image again for the
     same point. One call a level. Raises `ConfigError` where ``state`` is not the end of such a walk, and
-    where rounding makes the way back useless: ``50 u gamma^-n > 1e-2`` for n two-step moves, u the
+    where rounding makes the inversion useless: ``50 u gamma^-n > 1e-2`` for n two-step moves, u the
     spacing of the state's dtype at 1.
     """
     solver = BDIA() if solver is None else solver
@@ -78,14 +79,15 @@ def bdia_inversion(
     if state.sigma != falling[-1] or not whole:
         raise ConfigError(
             f"The state at sigma {state.sigma:.4g} is not the end of a walk with BDIA to {falling[-1]:.4g}.",
-            "The way back starts from the state at the last positive level and from its past, which an edit clears.",
-            "Keep the walk's state at that level, and edit nothing on the way.",
+            "The inversion starts from the state at the last positive level and from its past, which editing the state clears.",
+            "Keep the walk's state at that level, unedited.",
         )
     refuse_rounding(solver, len(falling), state.x.dtype)
     return retraced(estimating(denoise), state, falling, solver)
 
 
 def retraced(denoise, state: State, falling: list[float], solver: BDIA) -> Iterator[State]:
+    """The states of a walk with BDIA, backwards over the ``falling`` levels."""
     yield state
     for index in range(len(falling) - 1, 0, -1):
         before = falling[index - 2] if index > 1 else None
@@ -95,7 +97,7 @@ def retraced(denoise, state: State, falling: list[float], solver: BDIA) -> Itera
 
 
 def rounding_growth(gamma: float, count: int) -> float:
-    """``gamma^-n``: how much an error of rounding grows on the way back over ``count`` positive levels.
+    """``gamma^-n``: how much a rounding error grows in the inversion over ``count`` positive levels.
 
     n = count - 2: the first step is Euler's, and is undone by subtraction.
     """
@@ -103,17 +105,18 @@ def rounding_growth(gamma: float, count: int) -> float:
 
 
 def refuse_rounding(solver: BDIA, count: int, dtype: torch.dtype) -> None:
+    """Raise `ConfigError` where rounding errors grow to more than `USEFUL` over ``count`` levels."""
     growth, spacing = rounding_growth(solver.gamma, count), torch.finfo(dtype).eps
     if 50 * spacing * growth > USEFUL:
         raise ConfigError(
-            f"BDIA with gamma={solver.gamma:g} cannot go back over {count} levels in {str(dtype)[6:]}.",
+            f"BDIA with gamma={solver.gamma:g} cannot be inverted over {count} levels in {str(dtype)[6:]}.",
             f"Rounding errors grow by 1 / gamma a step, {growth:.1e} in all: {50 * spacing * growth:.1e} of the state.",
             "Use gamma=1, fewer steps, or float64.",
         )
 
 
 def positive(levels: Sequence[float]) -> list[float]:
-    """The levels above zero, which alone have a way back."""
+    """The levels above zero, which alone can be inverted; raises `ConfigError` where there is none, or they do not fall."""
     kept = [float(level) for level in levels if level > 0]
     if not kept or any(high <= low for high, low in pairwise(kept)):
         raise ConfigError(

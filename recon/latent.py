@@ -101,13 +101,16 @@ class Decoded(Operator):
 
     @cached_property
     def codomain(self) -> tuple[int, ...]:
+        """That of A."""
         return self.A.codomain
 
     @cached_property
     def complex_codomain(self) -> bool:
+        """That of A."""
         return self.A.complex_codomain
 
     def forward(self, x: Tensor) -> Tensor:
+        """``A(decode(x))``."""
         return self.A.forward(self.image(x))
 
     def image(self, z: Tensor) -> Tensor:
@@ -141,9 +144,11 @@ class Decoded(Operator):
 
     @property
     def measured(self) -> int:
+        """That of A."""
         return self.A.measured
 
     def masked(self, y: Tensor) -> Tensor:
+        """y as A masks it."""
         return self.A.masked(y)
 
     def __repr__(self) -> str:

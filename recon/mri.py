@@ -64,7 +64,7 @@ class Normalised:
     """A slice in the prior's units: the image over ``scale``, measurements in units of their noise.
 
     ``A`` holds ``1 / noise`` in its maps, so that slices of different noise make one problem.
-    ``start`` (sets, H, W) is the image the sampler starts from; ``noise`` a real component, relative to
+    ``start`` (sets, H, W) is the image the sampler starts from; ``noise`` per real component, relative to
     ``scale``.
     """
 
@@ -191,6 +191,7 @@ def in_file_units(
     result: Result,
     seconds: float,
 ) -> SliceResult:
+    """One slice's samples, and what is computed from them, times its scale."""
     samples, mean = s.scale * samples, s.scale * mean
     several = samples.shape[1] > 1
     magnitudes = rss(samples)  # over the map sets

@@ -1,6 +1,6 @@
 """Noise by counter: a draw is a function of (seed, image, sample, step, stream) and of nothing else.
 
-So a row does not depend on its batch mates, a run can be replayed or forked, and the same seed gives
+So a row does not depend on the others in its batch, a run can be replayed or forked, and the same seed gives
 the same draw on CPU and GPU and in every precision.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
-"""``draw(like, stream="step")``: unit variance a real component, in the shape of ``like``."""
+"""``draw(like, stream="step")``: unit variance per real component, in the shape of ``like``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Noise:
 
 
 def standard_normal(key: tuple, like: Tensor) -> Tensor:
-    """One row: float32 numbers, two a pixel for a complex ``like``, on the CPU."""
+    """One row, in the shape of a row of ``like``: float32 (complex64 for a complex ``like``), on the CPU, from the hash of ``key``."""
     digest = blake2b(repr(key).encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     shape = like.shape[1:]

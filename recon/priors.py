@@ -198,6 +198,7 @@ def discrete_label(alphas_cumprod) -> Callable[[float], float]:
 
 
 def row_label(value: float, x: Tensor) -> Tensor:
+    """``value`` for each row of x, (rows,), in its real dtype and on its device."""
     return torch.full((len(x),), float(value), dtype=x.dtype.to_real(), device=x.device)
 
 
@@ -273,7 +274,7 @@ def flow(prior, solver, steps: int, grid: Callable[..., list[float]]) -> Prior:
 
 
 class Gaussian:
-    """The exact denoiser of ``x0 ~ N(mean, covariance)`` a real component.
+    """The exact denoiser of ``x0 ~ N(mean, covariance)`` per real component.
 
     ``D = m + C (C + s^2)^-1 (x - m)``. ``mean`` (*domain); ``covariance``: a float c (``c I``), a tensor
     of the domain's shape (diagonal), or (n, n) over the flattened real view.
@@ -321,9 +322,9 @@ class Mixture:
 
 
 def by_chunks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
-    """``function(*tensors)``, which keeps the rows apart, on at most ``rows`` rows at a time.
+    """``function(*tensors)``, whose rows do not depend on one another, on at most ``rows`` rows at a time.
 
-    Where a gradient is wanted each chunk runs again on the way back, a third more time for a network,
+    Where a gradient is wanted each chunk runs again in the backward pass, a third more time for a network,
     so that the activations of one chunk are kept and not those of all; the values are the same.
     """
     if len(tensors[0]) <= rows:

@@ -1,4 +1,4 @@
-"""What was measured: ``y = A x + n``, ``n ~ N(0, sigma_y^2)`` a real component."""
+"""What was measured: ``y = A x + n``, ``n ~ N(0, sigma_y^2)`` per real component."""
 
 from __future__ import annotations
 
@@ -63,18 +63,21 @@ class Problem:
             raise ConfigError(
                 f"sigma is {self.sigma}.",
                 "It is a standard deviation, in the units of y.",
-                "Give that of a real component of the noise, or 0 for none.",
+                "Give that of the noise per real component, or 0 for none.",
             )
         object.__setattr__(self, "y", A.masked(y))
 
     @cached_property
     def backprojection(self) -> Tensor:
-        """``A^H y`` (B, *domain)."""
+        """``A^H y`` (B, *domain) of a linear A, computed once."""
         with torch.no_grad():
             return cast(Linear, self.A).adjoint(self.y)
 
     def residual(self, x: Tensor) -> Tensor:
-        """``||A x - y|| / (sigma sqrt(m))`` a row, m real measurements; about 1 at the truth. Without sigma: relative to ``||y||``."""
+        """``||A x - y|| / (sigma sqrt(m))`` (rows,), m real measurements an image; about 1 at the truth. For sigma 0: relative to ``||y||``.
+
+        x (rows, *domain), as many rows as y.
+        """
         if isinstance(self.A, Linear) and self.A.normal_is_cheap:
             twice = self.A.normal(x) - 2 * self.backprojection
             difference = (inner64(x, twice) + self._power).clamp_min(0).sqrt()
@@ -86,16 +89,19 @@ class Problem:
 
     @cached_property
     def _power(self) -> Tensor:
-        """``||y||^2`` a row."""
+        """``||y||^2`` (rows,)."""
         return inner64(self.y, self.y)
 
     @property
     def measurements(self) -> int:
-        """Real numbers measured an image."""
+        """How many real numbers are measured of one image."""
         return self.A.measured * (2 if self.A.complex_codomain else 1)
 
     def repeated(self, samples: int) -> Problem:
-        """The same measurements for ``samples`` rows an image, image-major."""
+        """The same measurements for ``samples`` rows an image, image-major: y (B * samples, *codomain), A as it is.
+
+        A backprojection that is computed already is repeated too, not computed again.
+        """
         if samples == 1:
             return self
         rows = Problem(self.A, self.y.repeat_interleave(samples, dim=0), self.sigma)
@@ -164,12 +170,12 @@ def refuse_no_numbers(name: str, given: Tensor) -> None:
 
 
 def norm(x: Tensor) -> Tensor:
-    """Euclidean norm a row."""
+    """Euclidean norm of each row, (rows,), real, in the precision of x."""
     return (torch.view_as_real(x) if x.is_complex() else x).flatten(1).norm(dim=1)
 
 
 def inner64(a: Tensor, b: Tensor) -> Tensor:
-    """``Re <a, b>`` a row, summed in float64: differences of large sums survive."""
+    """``Re <a, b>`` of each row, (rows,) float64: summed in float64, so that differences of large sums keep their digits."""
     same = a is b
     if a.is_complex():
         a, b = torch.view_as_real(a), torch.view_as_real(b)

@@ -19,9 +19,9 @@ from .errors import ConfigError
 
 
 class Process:
-    """``scale`` a, ``std`` s and ``anchor`` b as functions of t, and the way back from sigma to t.
+    """``scale`` a, ``std`` s and ``anchor`` b as functions of t, and t as a function of sigma.
 
-    ``sigma`` rises with t. A member gives ``scale``, ``std``, ``rates``; ``time`` has a bisection for
+    ``sigma`` rises with t. A member gives ``scale``, ``std``, ``rates``; ``time`` is a bisection in
     those without a closed form.
     """
 
@@ -95,15 +95,19 @@ class VE(Process):
     high: float = 50.0
 
     def scale(self, t: float) -> float:
+        """1."""
         return 1.0
 
     def std(self, t: float) -> float:
+        """``low (high / low)^t``."""
         return self.low * (self.high / self.low) ** t
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(0, s ln(high / low))``."""
         return 0.0, self.std(t) * math.log(self.high / self.low)
 
     def time(self, sigma: float) -> float:
+        """``ln(sigma / low) / ln(high / low)``; minus infinity at 0."""
         return math.log(sigma / self.low) / math.log(self.high / self.low) if sigma > 0 else -math.inf
 
 
@@ -119,22 +123,28 @@ class VP(Process):
     preserving = True
 
     def log_scale(self, t: float) -> float:
+        """``ln a = -t^2 (B1 - B0) / 4 - t B0 / 2``."""
         return -(t**2) * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
 
     def scale(self, t: float) -> float:
+        """``exp(ln a)``."""
         return math.exp(self.log_scale(t))
 
     def std(self, t: float) -> float:
+        """``sqrt(1 - a^2)``, exact to rounding at small t."""
         return math.sqrt(-math.expm1(2 * self.log_scale(t)))
 
     def sigma(self, t: float) -> float:
+        """``sqrt(a^-2 - 1)``, exact to rounding at small t."""
         return math.sqrt(math.expm1(-2 * self.log_scale(t)))
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(-beta a / 2, beta a^2 / (2 s))``, ``beta = B0 + t (B1 - B0)``."""
         a, beta = self.scale(t), self.beta_min + t * (self.beta_max - self.beta_min)
         return -beta / 2 * a, beta / 2 * a * a / self.std(t) if t > 0 else math.inf
 
     def time(self, sigma: float) -> float:
+        """By the closed form of `time_of`, for any sigma."""
         return self.time_of(math.log1p(sigma * sigma))
 
     def time_of(self, minus_two_log_scale: float) -> float:
@@ -152,16 +162,20 @@ class SubVP(VP):
     preserving = False
 
     def std(self, t: float) -> float:
+        """``1 - a^2``."""
         return -math.expm1(2 * self.log_scale(t))
 
     def sigma(self, t: float) -> float:
+        """``(1 - a^2) / a = -2 sinh(ln a)``."""
         return -2 * math.sinh(self.log_scale(t))
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(-beta a / 2, beta a^2)``."""
         a, beta = self.scale(t), self.beta_min + t * (self.beta_max - self.beta_min)
         return -beta / 2 * a, beta * a * a
 
     def time(self, sigma: float) -> float:
+        """By `time_of` with ``-2 ln a = 2 asinh(sigma / 2)``."""
         return self.time_of(2 * math.asinh(sigma / 2))
 
 
@@ -177,12 +191,15 @@ class Cosine(Process):
 
     @property
     def end(self) -> float:  # type: ignore[override]
+        """Where ``ln(a / s) = -5.1``."""
         return self.time_of(math.exp(5.1))
 
     def angle(self, t: float) -> float:
+        """``(t + c) / (1 + c) pi / 2``."""
         return (t + self.offset) / (1 + self.offset) * math.pi / 2
 
     def scale(self, t: float) -> float:
+        """``cos(angle(t)) / cos(angle(0))``."""
         return min(math.cos(self.angle(t)) / math.cos(self.angle(0.0)), 1.0)
 
     def std(self, t: float) -> float:
@@ -191,11 +208,13 @@ class Cosine(Process):
         return math.sqrt(max(math.sin(turned) * math.sin(turned + 2 * start), 0.0)) / math.cos(start)
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(a', -a a' / s)``, since ``a^2 + s^2 = 1``."""
         slope = -math.sin(self.angle(t)) * math.pi / 2 / (1 + self.offset) / math.cos(self.angle(0.0))
         s = self.std(t)
         return slope, -self.scale(t) * slope / s if s > 0 else math.inf
 
     def time(self, sigma: float) -> float:
+        """By `time_of`; raises `ConfigError` beyond the end."""
         if sigma > math.exp(5.1) * (1 + 1e-9):
             return super().time(sigma)  # refuses
         return self.time_of(sigma)
@@ -213,15 +232,19 @@ class Flow(Process):
     """Rectified flow: ``a = 1 - t``, ``s = t``. Liu et al. 2023; Lipman et al. 2023."""
 
     def scale(self, t: float) -> float:
+        """1 - t."""
         return 1.0 - t
 
     def std(self, t: float) -> float:
+        """t."""
         return t
 
     def rates(self, t: float) -> tuple[float, float]:
+        """(-1, 1)."""
         return -1.0, 1.0
 
     def time(self, sigma: float) -> float:
+        """``sigma / (1 + sigma)``."""
         return sigma / (1 + sigma)
 
 
@@ -252,6 +275,7 @@ class Discrete(Process):
 
     @cached_property
     def log_scales(self) -> Sequence[float]:
+        """``ln a`` at t = 0, 1/N, ..., 1."""
         return [0.0, *(0.5 * math.log(a) for a in self.alphas_cumprod)]
 
     def log_scale(self, t: float) -> float:
@@ -262,12 +286,15 @@ class Discrete(Process):
         return low + (place - index) * (high - low)
 
     def scale(self, t: float) -> float:
+        """``exp(ln a)``."""
         return math.exp(self.log_scale(t))
 
     def std(self, t: float) -> float:
+        """``sqrt(1 - a^2)``."""
         return math.sqrt(-math.expm1(2 * self.log_scale(t)))
 
     def rates(self, t: float) -> tuple[float, float]:
+        """By the slope of ``ln a`` between its nodes, at a node that of the interval before it."""
         count = len(self.alphas_cumprod)
         index = min(max(math.ceil(t * count) - 1, 0), count - 1)
         a = self.scale(t)
@@ -275,6 +302,7 @@ class Discrete(Process):
         return slope, -a * slope / self.std(t) if t > 0 else math.inf
 
     def time(self, sigma: float) -> float:
+        """By interpolation of ``ln a``; raises `ConfigError` beyond the table."""
         if sigma > self.sigma(1.0) * (1 + 1e-9):
             return super().time(sigma)  # refuses
         wanted = -0.5 * math.log1p(sigma * sigma)

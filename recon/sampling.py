@@ -161,6 +161,7 @@ def refuse_other_images(prior, batch: int) -> None:
 
 
 def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> list[float]:
+    """The levels of the walk, from ``sigma_0`` down to 0, as `sample` says; raises `ConfigError` where they contradict."""
     named = grid is None or isinstance(grid, str)
     if init is not None and sigma_start is None and named:
         raise ConfigError(
@@ -174,7 +175,7 @@ def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> li
             raise ConfigError(
                 f"sigma_start is {sigma_start}, the grid starts at {levels[0]}.",
                 "The levels of a grid say where it starts.",
-                "Leave one of the two away.",
+                "Leave one of the two out.",
             )
         return levels
     low, high = about(prior).usual
@@ -194,6 +195,7 @@ def zeros(problem: Problem, rows: int) -> Tensor:
 
 
 def check_init(init: Tensor, problem: Problem) -> None:
+    """Raise `ConfigError` for a start that does not have the shape and kind of the problem's images."""
     wanted = (len(problem.y), *problem.A.domain)
     if tuple(init.shape) != wanted:
         raise ConfigError(f"init is {tuple(init.shape)}.", f"The problem's images are {wanted}.")
@@ -239,6 +241,7 @@ def arrived(
 
 
 def refuse_divergence(state: State, index: int, posterior, solver) -> None:
+    """Raise `SamplingError`: who diverged, where, and what to change."""
     raise SamplingError(
         f"{type(posterior).__name__} with {type(solver).__name__} diverged at step {index}, sigma {state.sigma:.4g}.",
         "The state is no longer finite.",

@@ -1,7 +1,7 @@
 """The records that everything passes around. One coordinate: a state is ``x = x0 + sigma * eps``.
 
 All are frozen; all tensors have a leading axis of rows, image-major: sample s of image b is row
-``b * samples + s``. Read this page and `walk`, and you know how every sampler here works.
+``b * samples + s``. Read this page and `recon.walk`, and you know how every sampler works.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Estimate:
     ``x0`` is the estimate after the data spoke, ``prior = D(x, sigma)`` before. Where
     ``x = x0 + sigma * eps`` holds the estimate is `consistent`: it is a denoiser's, and may be
     differenced and remembered. A posterior that replaces ``x0`` and keeps the network's noise (DDS)
-    moves the point itself; then solvers take differences from ``prior`` only. It multiplies by
-    ``1 / sigma`` since torch divides complex numbers four times as slowly.
+    moves the point itself; then solvers take differences from ``prior`` only. (The division by sigma is a
+    multiplication by ``1 / sigma``, since torch divides complex numbers four times as slowly.)
     """
 
     x0: Tensor
@@ -57,7 +57,7 @@ Past = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """A transition kernel ``N(mean, std^2)`` a real component, not a draw from it; ``std = 0`` if deterministic."""
+    """A transition kernel ``N(mean, std^2)`` per real component, not a draw from it; ``std = 0`` if deterministic."""
 
     mean: Tensor
     std: float
@@ -81,7 +81,7 @@ class State:
     memo: Any = None
 
     def take(self, rows: Tensor) -> State:
-        """The rows of ``rows`` in that order: state, weights, solver's memory and memo alike."""
+        """The rows with the indices ``rows``, in that order: state, weights, solver's memory and memo alike."""
         pick = {name: permuted(getattr(self, name), rows) for name in ("x", "x0", "log_w", "past")}
         memo = self.memo.take(rows) if hasattr(self.memo, "take") else self.memo
         return replace(self, **pick, memo=memo)
@@ -99,7 +99,7 @@ class Move:
 
 
 def permuted(value: Any, rows: Tensor) -> Any:
-    """Rows of every tensor inside nested tuples; numbers stay."""
+    """The rows with the indices ``rows`` of every tensor in nested tuples; anything else stays."""
     if isinstance(value, Tensor):
         return value[rows]
     if isinstance(value, tuple):

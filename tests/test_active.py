@@ -503,7 +503,7 @@ def test_choosing_pays_in_the_end(inner):
     A = op.MRI(columns(width // 2, width=width), shape=(height, width))
     problem, error = Problem(A, full * A.mask, 0.02), {}
     for choose in ("entropy", "random", "equispaced"):
-        sampler = Active(inner(Spectral()), choose=choose, measure=lambda chosen: full * chosen, budget=8)
+        sampler = Active(inner(), choose=choose, measure=lambda chosen: full * chosen, budget=8)
         result = recon.sample(problem, Spectral(), sampler, steps=12, samples=6)
         error[choose] = float((result.mean - x).abs().square().mean())
     assert error["entropy"] < 0.5 * min(error["random"], error["equispaced"]), error

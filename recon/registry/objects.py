@@ -1,4 +1,4 @@
-"""Samplers, solvers, grids and priors from their names and options: nobody else looks into the registries."""
+"""Samplers, solvers, grids and priors from their names and options: nothing else reads the registries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .plugins import find_object
 def sampler_class(name: str) -> Any:
     """The class of a sampler; a user's own ``module:Class`` stands in `POSTERIORS` from then on.
 
-    Raises `ConfigError` for a name that there is not.
+    Raises `ConfigError` for an unknown name.
     """
     return entry(POSTERIORS, name, "sampler")
 
@@ -41,13 +41,13 @@ def refuse_sampler_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 OWN = ("prior", "problem")
-"""What a sampler is given by whoever builds it, and no option."""
+"""Parameters of a sampler that are not options: whoever builds it gives them."""
 
 
 def make_solver(name: str, options: Mapping[str, Any] | None = None) -> Solver:
     """The solver ``name`` with its ``options`` by keyword; a user's own ``module:Class`` will do.
 
-    Raises `ConfigError` for a name that there is not, and for options that it does not take.
+    Raises `ConfigError` for an unknown name, and for options that it does not take.
     """
     return construct(entry(SOLVERS, name, "solver"), options or {}, f"The solver {name}")
 

@@ -29,8 +29,9 @@ class Recipe:
 
     ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
     the normalised image, whose 99.5 percentile is 1; of a latent prior, of its latents). ``sigma_y``:
-    noise a real component in the file's units, None to estimate it; ``sigma_floor``: its least value in normalised units, since maps
-    from a few central lines explain the data no better. ``sets`` of maps: None for `needed_sets`.
+    noise per real component in the file's units, None to estimate it; ``sigma_floor``: its least value in
+    normalised units, since maps from a few central lines explain the data no better. ``sets`` of maps: None
+    for `recon.mri.needed_sets`.
     ``sampler_options`` add to `USUAL`, what the product takes for that sampler.
     ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
     """

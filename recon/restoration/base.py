@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..processes import Process
 
-LIMIT = math.exp(5.0)  # the largest usable sigma: beyond half log-SNR -5 rounding of x0 + sigma eps tells
+LIMIT = math.exp(5.0)  # the largest usable sigma: beyond half log-SNR -5 the rounding of x0 + sigma eps shows
 
 
 class Restoration(Process):
@@ -93,6 +93,7 @@ class Tabulated(Restoration):
 
     @property
     def end(self) -> float:  # type: ignore[override]
+        """The last label."""
         return float(len(self.table) - 1)
 
     def level(self, t: float) -> float:
@@ -117,6 +118,7 @@ class Tabulated(Restoration):
         raise NotImplementedError
 
     def time(self, sigma: float) -> float:
+        """By interpolation of u; raises `ConfigError` beyond the end."""
         if sigma > self.sigma(self.end) * (1 + 1e-9):
             return super().time(sigma)  # refuses
         return self.place(self.level_of(sigma))

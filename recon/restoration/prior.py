@@ -23,7 +23,7 @@ class RestorationPrior:
     ``predicts``, one of ``process.kinds`` (``pair``: two tensors). ``labels``: "continuous" hands over
     the interpolated label, "nearest" the nearest integer, for networks that look it up. ``chunk``: at
     most that many rows through the network at a time (rows belong to their images: `recon.priors.chunked`
-    would part them). ``data_var``: variance of the images a real component. Rows are image-major; their
+    would part them). ``data_var``: variance of the images per real component. Rows are image-major; their
     number is a multiple of B. Raises `ConfigError` for another number or shape of rows, or of outputs.
 
     ``sigma_max`` is the process's start where that is usable, ``e^5`` where little or nothing is left of
@@ -103,7 +103,7 @@ class RestorationPrior:
             raise ConfigError(
                 f"The walk begins at sigma {sigma:.6g}, {type(process).__name__} at {top:.6g}.",
                 "It restores from the degraded image plus noise of its own level.",
-                "Leave sigma_start away, or begin the grid at prior.sigma_max; an image of your own is init.",
+                "Leave sigma_start out, or begin the grid at prior.sigma_max; an image of your own is init.",
             )
         end = process.end
         if process.reaches_end:

@@ -16,6 +16,7 @@ from .base import Restoration, Tabulated
 
 
 def ramp(start: float, end: float, count: int) -> list[float]:
+    """``count`` numbers, evenly spaced from ``start`` to ``end``."""
     return [start + i / (count - 1) * (end - start) for i in range(count)]
 
 
@@ -45,6 +46,7 @@ class MeanReverting(Tabulated):
 
     @cached_property
     def table(self) -> Sequence[float]:
+        """The integral of theta, scaled to ``-ln eps`` at the end."""
         summed = list(accumulate(self.thetas))
         rising = [value - summed[0] for value in summed]  # theta is not 0 at t = 0, the clean image
         return [-math.log(self.eps) * value / rising[-1] for value in rising]
@@ -63,22 +65,28 @@ class MeanReverting(Tabulated):
         return [1 - value / kept[0] for value in kept[1:]]
 
     def scale(self, t: float) -> float:
+        """``e^-u``."""
         return math.exp(-self.level(t))
 
     def std(self, t: float) -> float:
+        """``sigma_inf sqrt(1 - e^-2u)``."""
         return self.sigma_inf * math.sqrt(-math.expm1(-2 * self.level(t)))
 
     def anchor(self, t: float) -> float:
+        """``1 - e^-u``."""
         return -math.expm1(-self.level(t))
 
     def sigma(self, t: float) -> float:
+        """``sigma_inf sqrt(e^2u - 1)``."""
         return self.sigma_inf * math.sqrt(math.expm1(2 * self.level(t)))
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(-a u', sigma_inf^2 a^2 u' / s)``."""
         a, s, slope = self.scale(t), self.std(t), self.slope(t)
         return -a * slope, (self.sigma_inf * a) ** 2 * slope / s if s > 0 else math.inf
 
     def level_of(self, sigma: float) -> float:
+        """``ln(1 + (sigma / sigma_inf)^2) / 2``."""
         return math.log1p((sigma / self.sigma_inf) ** 2) / 2
 
     @property
@@ -87,6 +95,7 @@ class MeanReverting(Tabulated):
         return self.sigma_inf
 
     def clean(self, said: Any, kind: str, z: Tensor, y: Tensor, t: float) -> Tensor:
+        """Also from "velocity"."""
         if kind != "velocity":
             return super().clean(said, kind, z, y, t)
         a, b, s = self.scale(t), self.anchor(t), self.std(t)
@@ -115,24 +124,30 @@ class ResShift(Tabulated):
 
     @property
     def bottom(self) -> float:
+        """``sqrt(eta)`` at label 0."""
         return min(self.low / self.kappa, self.low)
 
     @cached_property
     def table(self) -> Sequence[float]:
+        """``sqrt(eta)`` at the labels, after 0 for the clean image."""
         growth = math.log(self.high / self.bottom)
         shares = (k / (self.timesteps - 1) for k in range(self.timesteps))
         return [0.0, *(self.bottom * math.exp(growth * share**self.power) for share in shares)]
 
     def scale(self, t: float) -> float:
+        """``1 - eta``."""
         return 1 - self.level(t) ** 2
 
     def std(self, t: float) -> float:
+        """``kappa sqrt(eta)``."""
         return self.kappa * self.level(t)
 
     def anchor(self, t: float) -> float:
+        """eta."""
         return self.level(t) ** 2
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(-2 u u', kappa u')``."""
         return -2 * self.level(t) * self.slope(t), self.kappa * self.slope(t)
 
     def level_of(self, sigma: float) -> float:
@@ -140,6 +155,7 @@ class ResShift(Tabulated):
         return 2 * sigma / (self.kappa + math.sqrt(self.kappa**2 + 4 * sigma**2))
 
     def reverse_noise(self, sigma: float, target: float) -> float:
+        """That of independent increments."""
         return self.increment_noise(sigma, target)
 
 
@@ -163,27 +179,34 @@ class RDDM(Restoration):
 
     @property
     def end(self) -> float:  # type: ignore[override]
+        """``timesteps``."""
         return float(self.timesteps)
 
     @property
     def area(self) -> float:
+        """``T (T + 1)``, twice the sum of the labels."""
         return self.timesteps * (self.timesteps + 1.0)
 
     def scale(self, t: float) -> float:
+        """``1 - abar``."""
         return (self.timesteps - t) * (self.timesteps - t + 1) / self.area
 
     def anchor(self, t: float) -> float:
+        """abar."""
         return t * (2 * self.timesteps - t + 1) / self.area
 
     def std(self, t: float) -> float:
+        """bbar."""
         return math.sqrt(self.total * t * (t + 1) / self.area)
 
     def rates(self, t: float) -> tuple[float, float]:
+        """Derivatives of the quadratics between the labels."""
         s = self.std(t)
         slope = self.total * (2 * t + 1) / (2 * s * self.area) if s > 0 else math.inf
         return -(2 * (self.timesteps - t) + 1) / self.area, slope
 
     def reverse_noise(self, sigma: float, target: float) -> float:
+        """That of independent increments."""
         return self.increment_noise(sigma, target)
 
 
@@ -206,6 +229,7 @@ class Resfusion(Tabulated):
 
     @cached_property
     def table(self) -> Sequence[float]:
+        """``1 - sqrt(abar)`` at the labels, to where it is nearest 1/2."""
         r, before = 1.0, [0.0]
         for beta in ramp(0.1 / self.timesteps, 20 / self.timesteps, self.timesteps):
             r_last, r = r, r * math.sqrt(max(1 - beta, 0.0))
@@ -217,16 +241,20 @@ class Resfusion(Tabulated):
         return before if r_last - 0.5 < 0.5 - r else [*before, 1 - r]
 
     def scale(self, t: float) -> float:
+        """``2 r - 1``."""
         return 1 - 2 * self.level(t)
 
     def std(self, t: float) -> float:
+        """``sqrt(1 - r^2)``."""
         u = self.level(t)
         return math.sqrt(u * (2 - u))
 
     def anchor(self, t: float) -> float:
+        """``1 - r``."""
         return self.level(t)
 
     def rates(self, t: float) -> tuple[float, float]:
+        """``(-2 u', (1 - u) u' / s)``."""
         s, slope = self.std(t), self.slope(t)
         return -2 * slope, (1 - self.level(t)) * slope / s if s > 0 else math.inf
 
@@ -246,6 +274,7 @@ class Resfusion(Tabulated):
         return self.std(t) / (1 + (1 - self.level(t)) / (1 - self.level(max(t - 1, 0.0))))
 
     def clean(self, said: Any, kind: str, z: Tensor, y: Tensor, t: float) -> Tensor:
+        """Also from "resnoise"."""
         if kind != "resnoise":
             return super().clean(said, kind, z, y, t)
         a, b, s = self.scale(t), self.anchor(t), self.std(t)

@@ -52,13 +52,16 @@ class ExponentialAdams(Solver):
 
     @property
     def order(self) -> int:
+        """``nodes``, at most 2 with noise."""
         return self.nodes if self.eta == 0 else min(self.nodes, 2)
 
     @property
     def stochastic(self) -> bool:
+        """Whether eta is positive."""
         return self.eta > 0
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """The step of order one, and the weighted differences of the remembered evaluations."""
         nodes = (self.node(est, sigma), *past)[: self.nodes]
         mean, std = self.first_order(est, sigma, target)
         weights = self.weights([node.sigma for node in nodes], sigma, target)
@@ -129,9 +132,11 @@ class DPMpp(ExponentialAdams):
 
     @property
     def order(self) -> int:
+        """At most 2 where a rule leaves terms out, else at most 3."""
         return min(super().order, 2 if self.rule in ("official", "taylor") else 3)
 
     def weights(self, levels: Sequence[float], sigma: float, target: float) -> list[float]:
+        """Those of the polynomial, changed as ``rule`` says."""
         h, rate = math.log(sigma / target), 1 + self.eta
         if len(levels) == 2 and self.rule in ("midpoint", "official"):
             return [math.expm1(-rate * h) * h / (2 * math.log(levels[1] / sigma))]

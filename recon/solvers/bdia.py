@@ -17,13 +17,13 @@ from .base import Solver, euler
 class BDIA(Solver):
     """``z_{i+1} = g (z_{i-1} - T_{i->i-1} z_i) + T_{i->i+1} z_i``: T is DDIM, ``z = a x`` the process's own state.
 
-    In x, with ``c = g a_{i-1} / a_{i+1}``, from p over s to t, and d the way x went last (from p to s):
+    In x, with ``c = g a_{i-1} / a_{i+1}``, from p over s to t, and d the last move of x (from p to s):
 
         x' = x + (t - s) eps + c ((s - p) eps - d),     memory: (x' - x, s)
 
-    Remembering the way instead of the place lets a posterior move the state: the whole chain moves
+    Remembering the move instead of the state before lets a posterior move the state: the whole chain moves
     with it. Order 2 for ``gamma = 1`` (the leapfrog method, which damps nothing), else 1; the first
-    step is Euler's. `recon.inversion` walks back; a rounding error grows there by 1 / gamma a step.
+    step is Euler's. `recon.inversion` inverts it; a rounding error grows there by 1 / gamma a step.
     Raises `ConfigError` for a level that the process does not have.
     """
 
@@ -42,19 +42,22 @@ class BDIA(Solver):
 
     @property
     def order(self) -> int:  # type: ignore[override]
+        """2 for gamma = 1, else 1."""
         return 2 if self.gamma == 1 else 1
 
     def check_levels(self, levels, eps):
+        """Raises `ConfigError` for a level that the process does not have."""
         self.process.time(levels[0])
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
-        way = est.eps * (target - sigma)
+        """The step of the class's formula; the first is Euler's."""
+        move = est.eps * (target - sigma)
         if past:
             last, before = past
-            way = way.add(est.eps * (sigma - before) - last, alpha=self.share(before, target))
-        # x itself, not x0 + s eps, which is x rounded: on the way back that would count
+            move = move.add(est.eps * (sigma - before) - last, alpha=self.share(before, target))
+        # x itself, not x0 + s eps, which is x rounded: in the inversion that would count
         base = x if est.consistent else euler(est, sigma)
-        return Step(base + way, 0.0, est, (way, sigma))
+        return Step(base + move, 0.0, est, (move, sigma))
 
     def reverse(
         self,
@@ -69,8 +72,8 @@ class BDIA(Solver):
         ``d = (s - p) eps + ((t - s) eps - d') / c`` at ``x - d'``. ``before`` is p, None where the step was the first
         (then nothing is asked of ``denoise``). Raises `ConfigError` where the estimate moves the point.
         """
-        way, sigma = past
-        x = x - way
+        move, sigma = past
+        x = x - move
         if before is None:
             return x, ()
         est = denoise(x, sigma)
@@ -80,7 +83,7 @@ class BDIA(Solver):
                 "The state before such a correction cannot be found from the state after it.",
                 'Use keep="state", or the prior itself.',
             )
-        last = est.eps * (sigma - before) + (est.eps * (target - sigma) - way) / self.share(before, target)
+        last = est.eps * (sigma - before) + (est.eps * (target - sigma) - move) / self.share(before, target)
         return x, (last, before)
 
     def share(self, before: float, target: float) -> float:

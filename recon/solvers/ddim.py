@@ -18,12 +18,15 @@ class OneStep(Solver):
 
     @property
     def stochastic(self) -> bool:
+        """Whether eta is positive."""
         return self.eta > 0
 
     def noise_level(self, sigma: float, target: float) -> float:
+        """q, the standard deviation of the fresh noise at ``target``, ``0 <= q <= target``."""
         raise NotImplementedError
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """``N(x0 + sqrt(t^2 - q^2) eps, q^2)``."""
         q = self.noise_level(sigma, target)
         return Step(euler(est, math.sqrt(max(target**2 - q**2, 0.0))), q, est)
 
@@ -35,6 +38,7 @@ class Euler(OneStep):
     reference = "Song, Meng, Ermon 2021 (DDIM); Karras et al. 2022"
 
     def noise_level(self, sigma: float, target: float) -> float:
+        """0."""
         return 0.0
 
 
@@ -46,6 +50,7 @@ class DDIM(OneStep):
     reference = "Song, Meng, Ermon 2021, eq. 12 and 16"
 
     def noise_level(self, sigma: float, target: float) -> float:
+        """``eta t sqrt(1 - t^2 / s^2)``."""
         return self.eta * target * math.sqrt(max(1 - (target / sigma) ** 2, 0.0))
 
 
@@ -67,6 +72,7 @@ class DDPM(DDIM):
             raise ConfigError(f"variance is {self.variance!r}.", 'It is "small" or "large".')
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """The mean of DDIM(1), and the noise of ``variance``."""
         step = super().advance(denoise, x, est, sigma, target, past, draw)
         if self.variance == "small":
             return step
@@ -87,6 +93,7 @@ class Ancestral(OneStep):
     reference = "Song et al. 2021, appendix F; Yue et al. 2023 (ResShift), eq. 7"
 
     def noise_level(self, sigma: float, target: float) -> float:
+        """``eta`` times the process's own, at most t."""
         return min(self.eta * self.process.reverse_noise(sigma, target), target)
 
 
@@ -101,6 +108,7 @@ class SDEDPMpp1(OneStep):
     reference = "Lu et al. 2022 (DPM-Solver++), eq. 18; k-diffusion's eta"
 
     def noise_level(self, sigma: float, target: float) -> float:
+        """``t sqrt(1 - (t / s)^(2 eta))``."""
         return target * math.sqrt(-math.expm1(-2 * self.eta * math.log(sigma / target)))
 
 
@@ -118,7 +126,9 @@ class Renoise(OneStep):
 
     @property
     def order(self) -> int:
+        """0 with noise, else 1."""
         return 0 if self.eta > 0 else 1
 
     def noise_level(self, sigma: float, target: float) -> float:
+        """``eta t``."""
         return self.eta * target

@@ -46,10 +46,12 @@ class FlowRK(Solver):
 
     @property
     def order(self) -> int:  # type: ignore[override]
+        """That of the method's tableau."""
         return ORDERS[self.method]
 
     @property
     def evals(self) -> int:  # type: ignore[override]
+        """The stages of the method's tableau."""
         return len(TABLEAUX[self.method])
 
     def check_levels(self, levels, eps) -> None:
@@ -58,6 +60,7 @@ class FlowRK(Solver):
             self.process.time(level)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """One Runge-Kutta step on ``dz/dt``, in units of x."""
         noises = [est.eps]
         *stages, (push, weights, _) = self.combinations(sigma, target)
         for stage_push, stage_weights, level in stages:

@@ -21,6 +21,7 @@ class Heun(Solver):
     reference = "Karras et al. 2022, algorithm 1"
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Euler's step, and half the change of the noise from one end to the other."""
         predicted = euler(est, target)
         second = denoise(predicted, target)
         mean = predicted.add(second.eps - est.eps, alpha=(target - sigma) / 2)
@@ -52,20 +53,24 @@ class EDM(Solver):
 
     @property
     def order(self) -> int:
-        if self.churn > 0:  # a fixed share a step is no rate: it has a limit for churn ~ 1 / steps only
+        """0 with churn, else that of Heun or Euler."""
+        if self.churn > 0:  # a fixed share a step is not a rate: only churn ~ 1 / steps has a limit
             return 0
         return 2 if self.second else 1
 
     @property
     def evals(self) -> int:  # type: ignore[override]
+        """Two with the second stage, else one."""
         return 2 if self.second else 1
 
     @property
     def stochastic(self) -> bool:
+        """Whether there is churn."""
         return self.churn > 0
 
     @property
     def kernel(self) -> bool:
+        """Whether there is none: churn is noise inside the step."""
         return self.churn == 0
 
     def raised(self, sigma: float) -> float:
@@ -73,12 +78,14 @@ class EDM(Solver):
         return sigma * (1 + self.churn) if self.s_min <= sigma <= self.s_max else sigma
 
     def step(self, denoise, x, sigma, target, past, draw) -> Step:
+        """Noise up to `raised`, then the step from there."""
         level = self.raised(sigma)
         if level > sigma:
             x = x.add(draw(x, "churn"), alpha=self.s_noise * math.sqrt(level**2 - sigma**2))
         return super().step(denoise, x, level, target, past, draw)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Heun's step, or Euler's."""
         if not self.second:
             return Step(euler(est, target), 0.0, est)
         return Heun().advance(denoise, x, est, sigma, target, past, draw)

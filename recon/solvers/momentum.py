@@ -48,9 +48,11 @@ class GHVB(Momentum):
 
     @property
     def order(self) -> int:  # type: ignore[override]
+        """``nodes``, at most 2."""
         return min(self.nodes, 2)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Adams-Bashforth on velocities; remembers them, newest first."""
         velocity = self.averaged(past[0], est.eps) if past else est.eps
         velocities = (velocity, *past)[: self.nodes]
         moves = [(target - sigma) * weight for weight in ghvb_weights(len(velocities), self.beta)]
@@ -71,9 +73,11 @@ class HB(Momentum):
 
     @property
     def order(self) -> int:  # type: ignore[override]
+        """1 for beta < 1, else as PLMS."""
         return 1 if self.beta < 1 else min(self.nodes, 2)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Adams-Bashforth on the noise, then the average; remembers the velocity and the noises."""
         velocity, older = past if past else (est.eps, ())
         history = (Node(est.eps, sigma), *older)[: self.nodes]
         values, weights = adams_bashforth(history)

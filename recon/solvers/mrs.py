@@ -46,11 +46,14 @@ class MRSampler(Solver):
 
     @property
     def order(self) -> int:
+        """That of `method`."""
         return self.method.order
 
     @property
     def stochastic(self) -> bool:
+        """That of `method`."""
         return self.method.stochastic
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """The step of `method`."""
         return self.method.advance(denoise, x, est, sigma, target, past, draw)

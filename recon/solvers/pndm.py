@@ -34,6 +34,7 @@ class PLMS(Solver):
     order = 2
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Adams-Bashforth on the noises of the history, or the start of `begin`."""
         history = (Node(est.eps, sigma), *past)[: self.nodes]
         if len(history) < self.nodes:
             values, weights = self.begin(denoise, est, sigma, target, history)
@@ -62,9 +63,11 @@ class IPNDM(PLMS):
 
     @property
     def order(self) -> int:  # type: ignore[override]
+        """``nodes``, at most 2."""
         return min(self.nodes, 2)
 
     def begin(self, denoise, est, sigma, target, history):
+        """Adams-Bashforth of as many noises as there are."""
         return adams_bashforth(history)
 
 
@@ -79,6 +82,7 @@ class PNDM(PLMS):
     reference = "Liu et al. 2022 (PNDM, there S-PNDM)"
 
     def begin(self, denoise, est, sigma, target, history):
+        """Heun's method."""
         second = denoise(along(est, target), target)
         return [est.eps, second.eps], (1 / 2, 1 / 2)
 
@@ -96,9 +100,11 @@ class FPNDM(PLMS):
     reference = "Liu et al. 2022 (PNDM, there F-PNDM), section 3"
 
     def check_levels(self, levels, eps):
+        """Raises `ConfigError` for a level that the process does not have."""
         self.process.time(levels[0])
 
     def begin(self, denoise, est, sigma, target, history):
+        """The pseudo Runge-Kutta method of four evaluations."""
         middle = self.process.sigma((self.process.time(sigma) + self.process.time(target)) / 2)
         values = [est.eps]
         for level in (middle, middle, target):
@@ -115,6 +121,7 @@ def adams_bashforth(history: Sequence[Node]) -> tuple[list[Tensor], Sequence[flo
 
 
 def check_nodes(nodes: int) -> None:
+    """Raise `ConfigError` for numbers of evaluations without weights."""
     if not 1 <= nodes <= len(ADAMS_BASHFORTH):
         raise ConfigError(
             f"nodes is {nodes}.", f"Weights are known for 1 to {len(ADAMS_BASHFORTH)}.", "Use nodes=4."

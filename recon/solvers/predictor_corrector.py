@@ -61,18 +61,22 @@ class PredictorCorrector(Solver):
 
     @property
     def order(self) -> int:  # type: ignore[override]
+        """1 for the predictor alone, 0 with a corrector."""
         return 1 if self.corrector is None else 0
 
     @property
     def evals(self) -> int:  # type: ignore[override]
+        """One, and one more for each Langevin step."""
         return 1 if self.corrector is None else 1 + self.corrector_steps
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
+        """Whether predictor or corrector adds noise."""
         return self.predictor != "flow" or self.corrector is not None
 
     @property
     def kernel(self) -> bool:  # type: ignore[override]
+        """Whether the predictor's noise is all there is."""
         return self.corrector is None
 
     def calls(self, steps: int) -> int:
@@ -85,6 +89,7 @@ class PredictorCorrector(Solver):
             self.process.time(level)
 
     def step(self, denoise, x, sigma, target, past, draw) -> Step:
+        """Langevin steps at ``sigma``, then the predictor from where they end."""
         if self.corrector is not None:
             x = self.corrected(denoise, x, sigma, target, draw)
         return super().step(denoise, x, sigma, target, past, draw)
@@ -110,6 +115,7 @@ class PredictorCorrector(Solver):
         return above / below.masked_fill(below == 0, math.inf)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """The predictor's step."""
         push, pull, std = self.coefficients(sigma, target)
         mean = euler(est, sigma - pull)
         return Step(mean.add_(x, alpha=push) if push else mean, std, est)

@@ -49,6 +49,7 @@ class SingleStep(Solver):
         return 1 + math.expm1(-h) / h if self.form == "data" else -target * (math.expm1(h) / h - 1)
 
     def check(self, *shares: float) -> None:
+        """Raise `ConfigError` for an unknown form, or for stages outside (0, 1]."""
         if self.form not in FORMS:
             raise ConfigError(f"form is {self.form!r}.", f"It is one of {', '.join(FORMS)}.")
         if not all(low < high for low, high in zip((0.0, *shares), shares, strict=False)) or shares[-1] > 1:
@@ -75,6 +76,7 @@ class DPM2(SingleStep):
         self.check(self.r1)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Two evaluations: at ``sigma``, and at share r1 of the step."""
         u = part(sigma, target, self.r1)
         second = denoise(along(est, u), u)
         weight = self.constant(sigma, target) / (2 * self.r1)
@@ -99,11 +101,12 @@ class DPM3(SingleStep):
         self.check(self.r1, self.r2)
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """Three evaluations: at ``sigma``, and at shares r1 and r2 of the step."""
         u, w = part(sigma, target, self.r1), part(sigma, target, self.r2)
         first = self.value(est)
         second = self.value(denoise(along(est, u), u))
-        bend = self.r2 / self.r1 * self.line(sigma, w)
-        third = self.value(denoise(differences(along(est, w), [first, second], [bend]), w))
+        slope = self.r2 / self.r1 * self.line(sigma, w)
+        third = self.value(denoise(differences(along(est, w), [first, second], [slope]), w))
         mean = differences(euler(est, target), [first, third], [self.line(sigma, target) / self.r2])
         return Step(mean, 0.0, est)
 

@@ -39,6 +39,7 @@ class UniPC(ExponentialAdams):
 
     @property
     def order(self) -> int:
+        """``nodes + 1``."""
         return self.nodes + 1
 
     @property
@@ -47,6 +48,7 @@ class UniPC(ExponentialAdams):
         return self.nodes
 
     def advance(self, denoise, x, est, sigma, target, past, draw) -> Step:
+        """The predictor, and the correction of the step before by the new evaluation."""
         step = super().advance(denoise, x, est, sigma, target, past, draw)
         if not past:
             return step
@@ -69,6 +71,7 @@ class UniPC(ExponentialAdams):
         return super().weights([*levels, target], sigma, target)
 
     def weights(self, levels: Sequence[float], sigma: float, target: float) -> list[float]:
+        """The predictor's, by the paper's shortcut where two nodes are combined."""
         if len(levels) == 2 and self.variant != "exact":
             return [self.shortcut(sigma, target) * math.log(sigma / target) / math.log(sigma / levels[1])]
         return super().weights(levels, sigma, target)
