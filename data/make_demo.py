@@ -1,7 +1,7 @@
 """``python data/make_demo.py [OUT.h5]``: a synthetic scan, as fastMRI's HDF5, from a drawing and the shipped prior.
 
-A procedural T1-weighted head fixes the low and middle spatial frequencies; the prior draws a brain that agrees
-(DDS on the drawing's central k-space, from the drawing plus noise), which six Biot-Savart coils measure with noise.
+A procedural T1-weighted head fixes the low and middle spatial frequencies; the prior draws a brain that agrees with
+them (DDS on the drawing's central k-space, started from the drawing plus noise). Six Biot-Savart coils measure it.
 """
 
 import sys
@@ -17,8 +17,8 @@ import recon
 from operators.coils import rss, simulate_coils
 from operators.fourier import fft2c, ifft2c
 
-SIZE, COILS, FINE, MM = 192, 6, 4 * 192, 220 / (4 * 192)  # drawn finer and averaged: partial volume
-NOISE, UNITS = 0.003, 2e-4  # noise a real component, white matter about 1; raw data is small
+SIZE, COILS, FINE, MM = 192, 6, 4 * 192, 220 / (4 * 192)  # drawn finer, then averaged: partial volume
+NOISE, UNITS = 0.003, 2e-4  # noise per real component, white matter being about 1; scale of raw data
 LOW, SIGMA, START = 40, 0.05, 0.2  # the drawing as data: radius in k-space, noise; noise of the start
 ORIGIN = "synthetic: a drawing made natural by the prior brain-mri, no patient"
 SPACE = f"<matrixSize><x>{SIZE}</x><y>{SIZE}</y><z>1</z></matrixSize><fieldOfView_mm><x>220</x><y>220</y><z>5</z></fieldOfView_mm>"  # fmt: skip
@@ -38,11 +38,11 @@ def smooth(rng: np.random.Generator, wavelength: float, bandwidth: float = 0.4) 
 
 
 def drawing(seed: int = 9) -> np.ndarray:
-    """A head at the level of the lateral ventricles, (SIZE, SIZE), the face up; lengths in mm."""
+    """A head at the level of the lateral ventricles, (SIZE, SIZE), face up; lengths in mm."""
     rng, axis = np.random.default_rng(seed), MM * (np.arange(FINE) - FINE / 2 + 0.5)
     y0, x0 = axis[:, None] + 0.9 * smooth(rng, 90), axis + 0.9 * smooth(rng, 90)
-    y, x = y0 + 0.6 * smooth(rng, 25), x0 + 0.6 * smooth(rng, 25)  # bent: no half mirrors the other
-    side, wave, bend = np.abs(x), 0.6 * smooth(rng, 50), 1.5 * smooth(rng, 22)
+    y, x = y0 + 0.6 * smooth(rng, 25), x0 + 0.6 * smooth(rng, 25)  # warped: no half mirrors the other
+    side, wave, fold = np.abs(x), 0.6 * smooth(rng, 50), 1.5 * smooth(rng, 22)
 
     def oval(cy: float, cx: float, height: float, width: float, tilt: float = 0.0) -> np.ndarray:
         dy, dx, c, s = y - cy, side - cx, np.cos(tilt), np.sin(tilt)
@@ -57,8 +57,8 @@ def drawing(seed: int = 9) -> np.ndarray:
     sign = map_coordinates(smooth(rng, 17, 0.22), at, order=1, mode="grid-wrap") > 0
     sulci = (sign != np.roll(sign, 1, 0)) | (sign != np.roll(sign, 1, 1))
     sulci &= (below < 20 + 5 * smooth(rng, 40)) & ~oval(2, 0, 52, 41)
-    sulci |= (np.abs(side - 39 - bend) < 0.4) & (np.abs(y + 4) < 18)  # insula, and the way to it
-    sulci |= (np.abs(y + 12 - 0.3 * (side - 39) + 2 * bend) < 0.5) & (side > 39 + bend)
+    sulci |= (np.abs(side - 39 - fold) < 0.4) & (np.abs(y + 4) < 18)  # insula and lateral sulcus
+    sulci |= (np.abs(y + 12 - 0.3 * (side - 39) + 2 * fold) < 0.5) & (side > 39 + fold)
     cortex = MM * distance_transform_edt(halves & ~sulci)
     shells = (0, 0.5), (1.2, 0.85), (5.2, 0.06), (7.2, 0.28), (9, 0.06), (11, 0.14)
     image = np.zeros_like(depth)
@@ -88,6 +88,7 @@ def brain(seed: int = 4) -> torch.Tensor:
 
 
 def main(path: Path) -> None:
+    """Write the scan to ``path``."""
     coils = brain() * simulate_coils(COILS, (SIZE, SIZE))
     kspace = UNITS * (fft2c(coils) + NOISE * recon.Noise(0)(coils[None], 0)[0])
     reference = rss(ifft2c(kspace))

@@ -1,4 +1,4 @@
-"""The operators alone, no diffusion: CG-SENSE, argmin ||A x - y||^2 + w ||x||^2, and power iteration for its step."""
+"""The operators alone, no diffusion: CG-SENSE, argmin ||A x - y||^2 + w ||x||^2, its weight relative to ||A||^2."""
 
 import torch
 from skimage.data import shepp_logan_phantom
@@ -13,7 +13,7 @@ A = op.MRI(make_mask("equispaced", (100, 100), accel=3), simulate_coils(8, (100,
 y = A(image)
 y = y + 0.002 * torch.view_as_complex(torch.randn(*y.shape, 2)) * A.mask
 
-weight = 1e-3 * op.power_norm(A.normal, image) ** 2
+weight = 1e-3 * op.operator_norm(A) ** 2
 solution = op.cg(lambda x: A.normal(x) + weight * x, A.adjoint(y), steps=30)
 error = (solution - image).norm() / image.norm()
 

@@ -3,20 +3,21 @@
 Usable alone: ``A = Inpainting(mask); y = A(x); A.adjoint(y); check(A)``.
 """
 
-from .base import Linear, Operator
+from .base import Adjoint, Identity, Linear, Normal, Operator, Scale, Sum
 from .check import check
 from .coils import compress, noise_covariance, noise_level, rss, simulate_coils, whiten
 from .complexify import Complexified, complexified
-from .compose import Adjoint, Identity, Normal, PerImage, Scale, Sum
 from .ct import CT
 from .differences import Difference
 from .errors import LawBroken, OperatorError
 from .espirit import espirit
 from .fourier import Blur, fft2c, gaussian_kernel, ifft2c, motion_kernel
-from .interop import from_deepinv, to_deepinv
-from .krylov import cg, power_norm
+from .interop import from_deepinv
+from .krylov import cg, operator_norm, power_norm
 from .masks import make_mask
 from .mri import MRI
+from .per_image import PerImage
+from .physics import to_deepinv
 from .pixels import Inpainting, SuperResolution
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "motion_kernel",
     "noise_covariance",
     "noise_level",
+    "operator_norm",
     "power_norm",
     "rss",
     "simulate_coils",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .errors import OperatorError
+from .physics import to_deepinv
 
 RESERVED = ("H", "N", "forward", "adjoint", "normal", "to", "solve_normal", "codomain")
 
@@ -122,9 +124,9 @@ class Operator:
             del other.__dict__[name]
         for name, value in vars(other).items():
             if isinstance(value, tuple):
-                other.__dict__[name] = tuple(moved(item, target) for item in value)
+                other.__dict__[name] = tuple(converted(item, target) for item in value)
             else:
-                other.__dict__[name] = moved(value, target)
+                other.__dict__[name] = converted(value, target)
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Operator:
@@ -133,8 +135,6 @@ class Operator:
 
     def __matmul__(self, inner: Operator) -> Operator:
         """``A @ B``: first B, then A."""
-        from .compose import compose
-
         return compose(self, inner)
 
     def __repr__(self) -> str:
@@ -174,25 +174,17 @@ class Linear(Operator):
     @property
     def H(self) -> Linear:
         """The adjoint as an operator."""
-        from .compose import Adjoint
-
         return Adjoint(self)
 
     @property
     def N(self) -> Linear:
         """``A^H A`` as an operator."""
-        from .compose import Normal
-
         return Normal(self)
 
     def __add__(self, other: Linear) -> Linear:
-        from .compose import Sum
-
         return Sum((self, other))
 
     def __mul__(self, factor: float | complex) -> Linear:
-        from .compose import multiply
-
         return multiply(factor, self)
 
     __rmul__ = __mul__
@@ -205,9 +197,226 @@ class Linear(Operator):
 
     def as_deepinv(self) -> Any:
         """This operator as a ``deepinv.physics.LinearPhysics``, in deepinv's conventions."""
-        from .interop import to_deepinv
-
         return to_deepinv(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adjoint(Linear):
+    """``A^H`` as an operator; its adjoint is ``A``."""
+
+    inner: Linear
+
+    @property
+    def domain(self) -> tuple[int, ...]:
+        return self.inner.codomain
+
+    @property
+    def images(self) -> int:
+        return self.inner.images
+
+    @property
+    def complex_domain(self) -> bool:
+        return self.inner.complex_codomain
+
+    @property
+    def H(self) -> Linear:
+        return self.inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.forward(y)
+
+    def __repr__(self) -> str:
+        return f"{self.inner!r}.H"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Normal(Linear):
+    """``A^H A`` as an operator; its own adjoint."""
+
+    inner: Linear
+
+    @property
+    def domain(self) -> tuple[int, ...]:
+        return self.inner.domain
+
+    @property
+    def images(self) -> int:
+        return self.inner.images
+
+    @property
+    def complex_domain(self) -> bool:
+        return self.inner.complex_domain
+
+    @property
+    def H(self) -> Linear:
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.normal(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.normal(y)
+
+    def __repr__(self) -> str:
+        return f"{self.inner!r}.N"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain(Operator):
+    """``outer(inner(x))`` where at least one of the two is not linear."""
+
+    outer: Operator
+    inner: Operator
+
+    @property
+    def domain(self) -> tuple[int, ...]:
+        return self.inner.domain
+
+    @property
+    def images(self) -> int:
+        return math.lcm(self.outer.images, self.inner.images)
+
+    @property
+    def complex_domain(self) -> bool:
+        return self.inner.complex_domain
+
+    @property
+    def measured(self) -> int:
+        return self.outer.measured
+
+    def masked(self, y: Tensor) -> Tensor:
+        """Through a scale on the left."""
+        return (self.inner if isinstance(self.outer, Scale) else self.outer).masked(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def __repr__(self) -> str:
+        return f"{self.outer!r} @ {self.inner!r}"
+
+
+class LinearChain(Chain, Linear):
+    """``A B x``; adjoint ``B^H A^H y``, normal ``B^H (A^H A) B x``."""
+
+    outer: Linear
+    inner: Linear
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.normal(self.inner.forward(x)))
+
+    def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
+        """Through a scale on either side: ``(|c|^2 A^H A + w I)^-1 b``."""
+        if isinstance(self.inner, Scale):
+            scale, other = self.inner, self.outer
+        elif isinstance(self.outer, Scale):
+            scale, other = self.outer, self.inner
+        else:
+            return None
+        power = abs(scale.factor) ** 2
+        return b / weight if power == 0 else other.solve_normal(b / power, weight / power)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sum(Linear):
+    """``(A + B + ...) x`` of operators on one domain with one codomain."""
+
+    terms: tuple[Linear, ...]
+
+    def __post_init__(self):
+        shapes = {(t.domain, t.complex_domain, t.codomain) for t in self.terms}
+        if len(shapes) > 1:
+            raise OperatorError(
+                f"Cannot add {' and '.join(map(repr, self.terms))}.",
+                "A sum needs one domain and one codomain.",
+            )
+
+    @property
+    def domain(self) -> tuple[int, ...]:
+        return self.terms[0].domain
+
+    @property
+    def images(self) -> int:
+        return math.lcm(*(t.images for t in self.terms))
+
+    @property
+    def complex_domain(self) -> bool:
+        return self.terms[0].complex_domain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(Tensor.add, (t.forward(x) for t in self.terms))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return reduce(Tensor.add, (t.adjoint(y) for t in self.terms))
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scale(Linear):
+    """``factor * x`` on images of shape ``domain``; ``A @ Scale(s, A.domain)`` absorbs units into A."""
+
+    factor: float | complex
+    domain: tuple[int, ...]
+    complex_domain: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.factor, complex) and not self.complex_domain:
+            raise OperatorError(
+                f"Scale({self.factor}) on real images.",
+                "A complex factor takes real images to complex ones.",
+                "Use complex_domain=True, or a real factor.",
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.factor.conjugate() * y
+
+    def solve_normal(self, b: Tensor, weight: float) -> Tensor:
+        return b / (abs(self.factor) ** 2 + weight)
+
+    def __repr__(self) -> str:
+        return f"Scale({self.factor}, {self.domain})"
+
+
+class Identity(Scale):
+    """``x`` itself, on images of shape ``domain``: denoising."""
+
+    def __init__(self, domain: tuple[int, ...], complex_domain: bool = False):
+        super().__init__(1.0, tuple(domain), complex_domain)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.domain})"
+
+
+def compose(outer: Operator, inner: Operator) -> Operator:
+    """``outer @ inner``; raises `OperatorError` where the inner's codomain is not the outer's domain."""
+    if tuple(inner.codomain) != tuple(outer.domain) or inner.complex_codomain != outer.complex_domain:
+        raise OperatorError(
+            f"Cannot compose {outer!r} @ {inner!r}.",
+            f"The right one gives {batch_description(inner.codomain, inner.complex_codomain)}, the left one "
+            f"takes {batch_description(outer.domain, outer.complex_domain)}.",
+        )
+    return (LinearChain if outer.linear and inner.linear else Chain)(outer, inner)
+
+
+def multiply(factor: float | complex, operator: Linear) -> Linear:
+    """``factor * A``: the scale acts on the measurements where A's images are real, else on the images."""
+    if isinstance(operator.complex_domain, bool) and operator.complex_domain:
+        return LinearChain(operator, Scale(factor, tuple(operator.domain), True))
+    return LinearChain(Scale(factor, operator.codomain, operator.complex_codomain), operator)
+
+
+def batch_description(shape: tuple[int, ...], is_complex: bool) -> str:
+    return f"{'complex' if is_complex else 'real'} (batch, {', '.join(map(str, shape))})"
 
 
 def is_cache(kind: type, name: str) -> bool:
@@ -215,7 +424,7 @@ def is_cache(kind: type, name: str) -> bool:
     return isinstance(getattr(kind, name, None), cached_property)
 
 
-def moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
+def converted(value: Any, target: torch.device | torch.dtype | str) -> Any:
     """A field on another device or in another precision; what is no number stays as it is."""
     if isinstance(value, Operator):
         return value.to(target)

@@ -1,8 +1,7 @@
-"""Between these operators and ``deepinv.physics``; deepinv is imported only when called."""
+"""A physics of deepinv as an operator; deepinv is imported only when one is given."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
+from .physics import in_precision, physics_class
 
 
 def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
@@ -34,7 +34,7 @@ def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
             "It takes a deepinv.physics.LinearPhysics: samplers need an adjoint.",
             "For a nonlinear map, subclass operators.Operator.",
         )
-    if isinstance(physics, adapter()):
+    if isinstance(physics, physics_class()):
         return physics.operator
     as_complex = isinstance(physics, MRIMixin)
     domain = tuple(domain)
@@ -136,11 +136,11 @@ class FromDeepinv(Linear):
         elif self.complex_domain:
             y = torch.complex(*y.unbind(1))
             y = y if self._multicoil else y[:, None]
-        return convert(y, x.dtype)
+        return in_precision(y, x.dtype)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         x = self.physics.A_adjoint(self._theirs(y, measured=True))
-        return convert(torch.complex(*x.unbind(1))[:, None] if self.complex_domain else x, y.dtype)
+        return in_precision(torch.complex(*x.unbind(1))[:, None] if self.complex_domain else x, y.dtype)
 
     @property
     def _multicoil(self) -> bool:
@@ -150,7 +150,7 @@ class FromDeepinv(Linear):
 
     def _theirs(self, t: Tensor, measured: bool = False) -> Any:
         """In the shapes and precision of the physics."""
-        t = convert(t, self.dtype)
+        t = in_precision(t, self.dtype)
         if measured and self.parts:
             from deepinv.utils import TensorList
 
@@ -167,81 +167,3 @@ class FromDeepinv(Linear):
 
 def close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).norm() <= 1e-5 * b.norm())
-
-
-def convert(t: Tensor, dtype: torch.dtype) -> Tensor:
-    """In the precision of ``dtype``; complex stays complex and real stays real."""
-    return t.to(dtype.to_complex() if t.is_complex() else dtype.to_real())
-
-
-def to_deepinv(operator: Linear) -> Any:
-    """``operator`` as a noise-free ``deepinv.physics.LinearPhysics``.
-
-    Complex images and measurements become two real channels: (B, 1, H, W) -> (B, 2, H, W) and multi-coil
-    k-space (B, coils, H, W) -> (B, 2, coils, H, W). Moves with ``.to(device | dtype)`` and clones as any
-    physics; its parameters are the operator's and cannot be updated.
-    """
-    return adapter()(operator)
-
-
-@cache
-def adapter() -> type:
-    """The adapter's class, made when first needed so that deepinv is not imported before."""
-    from deepinv.physics import LinearPhysics
-
-    class OperatorPhysics(LinearPhysics):
-        """A noise-free physics around an operator; see `to_deepinv`."""
-
-        operator: Linear | None = None  # set after the module exists; never a buffer: it may be sparse
-
-        def __init__(self, operator: Linear):
-            shape = operator.domain
-            if operator.complex_domain:
-                shape = tuple(two_channels(operator._zeros(1, operator.dtype, operator.device)).shape[1:])
-            super().__init__(img_size=shape, device=operator.device)
-            self.operator = operator
-
-        def A(self, x: Tensor, **parameters: Any) -> Tensor:
-            refuse(parameters)
-            a = self.operator
-            return two_channels(a.forward(as_ours(x, a.domain, a.complex_domain)))
-
-        def A_adjoint(self, y: Tensor, **parameters: Any) -> Tensor:
-            refuse(parameters)
-            a = self.operator
-            return two_channels(a.adjoint(as_ours(y, a.codomain, a.complex_codomain)))
-
-        def A_adjoint_A(self, x: Tensor, **parameters: Any) -> Tensor:
-            refuse(parameters)
-            a = self.operator
-            return two_channels(a.normal(as_ours(x, a.domain, a.complex_domain)))
-
-        def _apply(self, fn: Any, recurse: bool = True) -> Any:
-            super()._apply(fn, recurse)
-            if self.operator is not None:
-                moved = fn(torch.zeros((), dtype=self.operator.dtype, device=self.operator.device))
-                self.operator = self.operator.to(moved.device).to(moved.dtype)
-            return self
-
-    def refuse(parameters: dict[str, Any]) -> None:
-        if parameters:
-            raise OperatorError(
-                f"This physics was given {', '.join(parameters)}.",
-                "It wraps an operator, whose parameters do not change.",
-                "Build another operator and wrap that.",
-            )
-
-    return OperatorPhysics
-
-
-def two_channels(t: Tensor) -> Tensor:
-    """Complex (B, 1, ...) -> real (B, 2, ...), complex (B, C, ...) -> (B, 2, C, ...); real stays."""
-    if not t.is_complex():
-        return t
-    t = t[:, 0] if t.shape[1] == 1 else t
-    return torch.stack((t.real, t.imag), 1)
-
-
-def as_ours(t: Tensor, shape: tuple[int, ...], is_complex: bool) -> Tensor:
-    """Inverse of `two_channels` for the shape that the operator knows."""
-    return torch.complex(t[:, 0], t[:, 1]).reshape(len(t), *shape) if is_complex else t

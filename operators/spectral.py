@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.fft import fftshift, ifftshift
 from torch.nn.functional import pad
 
-from .base import Linear, Operator
+from .base import Identity, Linear, LinearChain, Operator, Scale
 from .complexify import Complexified, rows, together
-from .compose import Identity, LinearChain, PerImage, Scale
 from .fft import fftn, ifftn, irfft2, rfft2
 from .fourier import Blur
 from .mri import MRI
+from .per_image import PerImage
 from .pixels import Inpainting, SuperResolution
 
 DENSE = 1024  # images of as many real numbers or fewer: decomposed as a matrix where nothing better is known

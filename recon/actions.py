@@ -16,11 +16,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from operators.base import Linear, Operator, is_cache
+from operators.base import Chain, Linear, Operator, is_cache
 from operators.complexify import Complexified
-from operators.compose import Chain, PerImage
 from operators.ct import CT, csr
 from operators.mri import MRI
+from operators.per_image import PerImage
 from operators.pixels import Inpainting
 
 from .errors import ConfigError, unknown

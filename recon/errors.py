@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+INTERRUPTED = 130
+"""The exit code that shells give to a program ended by Ctrl-C."""
+
 
 class ReconError(ValueError):
     """One line each: ``what`` happened, ``why``, and what to ``do``; empty lines are left out."""

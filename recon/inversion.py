@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import ConfigError
 from .noise import Noise
 from .solvers import BDIA, Euler, Solver
+from .solvers.base import as_solver
 from .state import Estimate, State
 
 USEFUL = 1e-2
@@ -36,7 +37,7 @@ def ddim_inversion(
     that falls; ``denoise`` a prior, or the ``denoise`` of a posterior. ``solver``: any deterministic one
     (default `Euler`; `Heun` for order 2). Raises `ConfigError` for a stochastic one.
     """
-    solver = Euler() if solver is None else solver
+    solver = Euler() if solver is None else as_solver(solver)
     if solver.stochastic:
         raise ConfigError(
             f"ddim_inversion was given {solver!r}, which adds noise.",

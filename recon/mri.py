@@ -11,11 +11,11 @@ from torch import Tensor
 
 from operators.base import Linear
 from operators.coils import noise_level, rss
-from operators.compose import PerImage
 from operators.espirit import espirit
 from operators.fourier import ifft2c
 from operators.krylov import cg
 from operators.mri import MRI
+from operators.per_image import PerImage
 
 from .intervals import magnitude_interval
 from .priors import Prior, about

@@ -250,7 +250,7 @@ def flow(prior, solver, steps: int, grid: Callable[..., list[float]]) -> Prior:
 
     Raises `ConfigError` for a stochastic solver: a denoiser is a function of (x, sigma).
     """
-    if solver.stochastic:
+    if getattr(solver, "stochastic", False):
         raise ConfigError(
             f"flow was given {solver!r}, which adds noise.",
             "A denoiser gives one image for one state.",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from operators.base import Linear, Operator
-from operators.compose import PerImage
+from operators.per_image import PerImage
 
 from .actions import Actions, core, offered, parts, with_core
 from .errors import ConfigError

@@ -22,6 +22,7 @@ from .registry.objects import make_grid, make_sampler, make_solver
 from .registry.recipe import Recipe, build
 from .result import Result
 from .solvers import Solver
+from .solvers.base import as_solver
 from .state import State
 
 
@@ -84,7 +85,7 @@ def sample(
     known, pixels = about(prior), problem
     problem = known.space.pose(pixels)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
-    solver = make_solver(solver) if isinstance(solver, str) else solver
+    solver = make_solver(solver) if isinstance(solver, str) else as_solver(solver)
     if problem.A.linear:
         _ = problem.backprojection  # once an image, not once a sample
     rows = problem.repeated(samples)

@@ -12,7 +12,7 @@ from make_kspace import crop, ifft2c, make_fastmri_file, make_kspace
 from make_prior import make_prior
 
 from recon.errors import ConfigError, InputError, OutputError
-from recon.io import open_kspace, read_result, scan
+from recon.io import open_kspace, read_result, survey
 from recon.io.acquisition import MaskChoice, acquire
 from recon.jobs import reconstruct as app
 from recon.jobs.reconstruct import reconstruct
@@ -190,7 +190,7 @@ def test_everything_is_checked_before_anything_is_written(tiny, tmp_path, monkey
     nan[1, 0, 0, 0] = np.nan
     make_fastmri_file(tmp_path / "b.h5", kspace=nan)
     order = []
-    monkeypatch.setattr(app, "scan", lambda f: (order.append("check"), scan(f))[1])
+    monkeypatch.setattr(app, "survey", lambda f: (order.append("check"), survey(f))[1])
     monkeypatch.setattr(app, "ResultWriter", lambda *a, **k: order.append("write"))
     reconstruct([tmp_path], settings(tiny), tmp_path / "out", say=quiet)
     assert order == ["check", "check", "write"]
@@ -240,7 +240,7 @@ def test_maps_of_the_file_and_of_another_agree(tiny, tmp_path):
 
 def looked_at(path, choice):
     file = open_kspace(path)
-    return acquire(file, scan(file), choice)
+    return acquire(file, survey(file), choice)
 
 
 def test_without_a_mask_all_measured_lines_are_used(tmp_path):

@@ -18,8 +18,10 @@ from make_kspace import coil_maps, make_fastmri_file, make_kspace
 from PIL import Image
 
 from recon import io
+from recon.benchmark.sources import Images
 from recon.errors import InputError, OutputError, ReconError
-from recon.io.images import read_image
+from recon.io.images import read_image, read_stack, stack_shape
+from recon.training.views import load_images
 
 
 def assert_three_lines(error: ReconError, *words: str) -> None:
@@ -31,7 +33,7 @@ def assert_three_lines(error: ReconError, *words: str) -> None:
 
 def read_all(path: Path) -> None:
     """What comes before any work with a file: its description, and a look at every sample."""
-    io.scan(io.open_kspace(path))
+    io.survey(io.open_kspace(path))
 
 
 def h5(path: Path, **arrays: np.ndarray) -> Path:
@@ -618,3 +620,38 @@ def test_a_gray_picture_is_no_mask(tmp_path):
     with pytest.raises(InputError) as caught:
         io.read_mask(tmp_path / "mask.png", file)
     assert_three_lines(caught.value, "mask.png", "other values than 0 and 1", "blurred picture")
+
+
+STACKS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda d: d / "x.npz", "does not exist"),
+    "text": (lambda d: text(d / "x.npz", "1 2"), "cannot be read as npz"),
+    "another name": (lambda d: npz(d / "x.npz", slices=np.ones((2, 4, 4))), "no array `images`"),
+    "one image": (lambda d: npz(d / "x.npz", images=np.ones((4, 4))), "(slices, H, W)"),
+    "no image": (lambda d: npz(d / "x.npz", images=np.ones((0, 4, 4))), "(slices, H, W)"),
+    "complex": (lambda d: npz(d / "x.npz", images=np.ones((2, 4, 4), complex)), "is real"),
+    "words": (lambda d: npz(d / "x.npz", images=np.full((2, 4, 4), "a")), "is real"),
+    "NaN": (lambda d: npz(d / "x.npz", images=np.full((2, 4, 4), np.nan)), "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("reader", ["the reader", "training", "benchmark"])
+@pytest.mark.parametrize("case", STACKS)
+def test_bad_stack_is_refused_by_whoever_reads_one(tmp_path, case, reader):
+    make, said = STACKS[case]
+    path = make(tmp_path)
+    read = {
+        "the reader": lambda: (stack_shape(path), read_stack(path)),
+        "training": lambda: load_images(tmp_path, (path.name,), 99.5),
+        "benchmark": lambda: Images(path),
+    }[reader]
+    with pytest.raises(ReconError) as caught:
+        read()
+    assert said in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_stack_in_either_byte_order_is_read_whole_and_by_slices(tmp_path):
+    images = np.arange(24, dtype=">f8").reshape(2, 3, 4)
+    path = npz(tmp_path / "x.npz", images=images)
+    assert stack_shape(path) == (2, 3, 4)
+    np.testing.assert_array_equal(read_stack(path).numpy(), images.astype(np.float32))
+    np.testing.assert_array_equal(read_stack(path, 1).numpy(), images[1].astype(np.float32))

@@ -24,7 +24,7 @@ from recon.benchmark.answer import Answer
 from recon.benchmark.cells import cells
 from recon.benchmark.rows import scored
 from recon.benchmark.sharing import claimed
-from recon.benchmark.sources import Images, KSpace, chosen_slices
+from recon.benchmark.sources import ImageStack, KSpace, chosen_slices
 from recon.benchmark.specs import read_benchmark
 from recon.cli import main
 from recon.errors import ConfigError, OutputError
@@ -196,7 +196,7 @@ def test_a_disk_without_room_for_a_row_is_not_announced_as_done(grid, tmp_path, 
 
 def test_the_same_command_twice_at_once_does_every_cell_once(grid, tmp_path, capsys):
     """One of the two is interrupted or killed on the way: the other does what is left."""
-    changes = {"seeds": [*range(8)], "methods": {**GRID["methods"], "ddrm": {"solver": "euler"}}, "calls": 12}
+    changes = {"seeds": [*range(4)], "methods": {**GRID["methods"], "ddrm": {"solver": "euler"}}, "calls": 9}
     assert grid("--dry-run", **changes) == 0
     command = grid.command
     root = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
@@ -205,17 +205,17 @@ def test_the_same_command_twice_at_once_does_every_cell_once(grid, tmp_path, cap
         for _ in range(2)
     ]  # fmt: skip
     path = tmp_path / "out/rows.jsonl"
-    while (not path.exists() or path.read_bytes().count(b"\n") < 3) and both[0].poll() is None:
+    while (not path.exists() or path.read_bytes().count(b"\n") < 1) and both[0].poll() is None:
         time.sleep(0.01)
     both[0].send_signal(signal.SIGINT)
-    said, _ = both[0].communicate(timeout=120)
-    assert both[0].returncode == 130 and "Interrupted" in said
-    said, error = both[1].communicate(timeout=120)
+    said, error = both[0].communicate(timeout=600)
+    assert both[0].returncode == 130 and "Interrupted" in said, error
+    said, error = both[1].communicate(timeout=600)
     assert both[1].returncode == 1 and "Traceback" not in error  # ddrm cannot solve one of the problems
     found = rows(tmp_path / "out")
-    assert len(found) == len({row["key"] for row in found}) == 2 + 4 * 8
+    assert len(found) == len({row["key"] for row in found}) == 2 + 4 * 4
     assert {row["status"] for row in found if row["cell"]["method"] != "ddrm"} == {"done"}
-    assert sum(row["status"] == "failed" for row in found) == 8
+    assert sum(row["status"] == "failed" for row in found) == 4
     left = {p.name for p in (tmp_path / "out").rglob("*") if p.suffix in (".part", ".lock")}
     assert left <= {".rows.jsonl.lock", ".index.html.lock"}
     assert (tmp_path / "out/table.csv").read_text().count("\n") == 1 + len(found)
@@ -334,15 +334,15 @@ def test_the_key_is_that_of_everything_a_number_depends_on(folder):
 
 
 def test_more_slices_only_add_to_those_before(folder):
-    source = Images(folder / "slices.npz")
+    source = ImageStack(folder / "slices.npz")
     assert chosen_slices(source, 1) == [1] and chosen_slices(source, 5) == [1, 0, 2]
     assert chosen_slices(source, (2, 7)) == [2]
 
 
 def test_the_scene_is_what_its_problem_says(folder):
     prior, p = load_prior(folder / "tiny.safetensors"), plan(folder)
-    scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
-    truth = Images(folder / "slices.npz").truth(1, True)[None, None]
+    scene = ImageStack(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
+    truth = ImageStack(folder / "slices.npz").truth(1, True)[None, None]
     assert abs(float(scene.problem.residual(truth)) - 1) < 0.1
     torch.testing.assert_close(scene.reference, truth.abs()[0, 0])
     assert float(scene.reference.flatten().quantile(0.995)) == pytest.approx(1)
@@ -386,8 +386,8 @@ def test_numbers_are_those_of_the_metrics(folder):
     p = plan(folder)
     cell = next(iter(cells(p, {name: {"slices.npz": [1]} for name in p.problems})))
     prior = load_prior(folder / "tiny.safetensors")
-    scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
-    truth = Images(folder / "slices.npz").truth(1, True)[None]
+    scene = ImageStack(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
+    truth = ImageStack(folder / "slices.npz").truth(1, True)[None]
     samples = torch.stack([truth, 1.2 * truth])
     answer = Answer(samples, samples.mean(0), 3, 1.0)
     row = scored(scene, answer, cell)
@@ -402,8 +402,8 @@ def test_the_coverage_of_an_ensemble_weighs_its_samples(folder):
     p = plan(folder)
     cell = next(iter(cells(p, {name: {"slices.npz": [1]} for name in p.problems})))
     prior = load_prior(folder / "tiny.safetensors")
-    scene = Images(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
-    truth = Images(folder / "slices.npz").truth(1, True)[None]
+    scene = ImageStack(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
+    truth = ImageStack(folder / "slices.npz").truth(1, True)[None]
     samples = torch.stack([(1 + 0.05 * k) * truth for k in (-2, -1, 1, 3)])
     weights = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     answer = Answer(samples, samples[0], 3, 1.0, weights=weights)
@@ -427,4 +427,4 @@ def test_the_preset_that_ships_is_one(tmp_path):
 def test_the_grid_in_the_readme_is_one():
     readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
     plan = read_benchmark(yaml.safe_load(readme.split("```yaml")[1].split("```")[0]))
-    assert set(plan.problems) == {"holes", "scan"} and plan.calls == (20, 100)
+    assert set(plan.problems) == {"holes"} and plan.calls == (20, 100)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recon.benchmark.curve.points import COLUMNS, Point, append_point, read_points
+from recon.benchmark.curve.points import POINT_COLUMNS, Point, append_point, read_points
 from recon.benchmark.rows import append_row, read_rows
 from recon.benchmark.sharing import append_line, claimed, whole_lines
 from recon.errors import OutputError
@@ -108,7 +108,7 @@ def test_a_torn_head_is_written_again(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("file,prior,ca")
     append_point(path, Point(*SETTINGS, 5))
-    assert whole_lines(path)[0] == ",".join(COLUMNS) and len(read_points(path)) == 1
+    assert whole_lines(path)[0] == ",".join(POINT_COLUMNS) and len(read_points(path)) == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

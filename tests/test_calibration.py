@@ -26,7 +26,7 @@ from recon.cli import main
 from recon.errors import ConfigError, InputError
 from recon.intervals import interval, weighted_quantiles
 from recon.io import ResultWriter, open_kspace, read_result
-from recon.jobs.shared.reliability import others, verdict
+from recon.jobs.shared.reliability import ranks_in_words, verdict
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 SIZE = (150, 200)
@@ -187,7 +187,7 @@ def test_weights_correct_samples_of_another_law():
 
 def test_few_quantiles_are_said_to_hold_less():
     truth, samples = exact(30)
-    said = others(summary([measure(truth, samples, (0.9,))] * 2, (0.9,)))
+    said = ranks_in_words(summary([measure(truth, samples, (0.9,))] * 2, (0.9,)))
     assert "84.2 % at 90 %" in said
     assert metrics.coverage(truth, samples).value == pytest.approx(0.842, abs=binomial(0.9, truth.size))
 
@@ -337,7 +337,7 @@ def test_the_reference_of_kspace_is_the_image_of_all_of_it(tiny, tmp_path, monke
         (["stack.npz", "--mask", "all.npy"], "leaves nothing out"),
         (["under.h5"], "no reference"),
         (["zeros.h5"], "no reference"),
-        (["empty.npz"], "no magnitude image"),
+        (["empty.npz"], "not a magnitude image"),
         (["flat.npz"], "(slices, H, W)"),
         (["absent.npz"], "does not exist"),
     ],
@@ -345,7 +345,7 @@ def test_the_reference_of_kspace_is_the_image_of_all_of_it(tiny, tmp_path, monke
 def test_what_cannot_be_calibrated_is_refused_before_a_network_call(
     tiny, tmp_path, stack, capsys, monkeypatch, arguments, said
 ):
-    monkeypatch.setattr("recon.jobs.calibrate.work", lambda *a: pytest.fail("work began"))
+    monkeypatch.setattr("recon.jobs.calibrate.measure_slices", lambda *a: pytest.fail("work began"))
     lines = np.arange(24) % 2 == 0
     lines[8:16] = True
     make_fastmri_file(tmp_path / "under.h5", with_mask=lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ import torch
 from conftest import ROOT
 from make_kspace import make_fastmri_file
 from make_prior import make_prior
+from PIL import Image
 
-from recon import cli
 from recon.cli import main
+from recon.cli.handlers import HANDLERS
+from recon.registry.plugins import PLUGINS
 from recon.solvers import SOLVERS
 
 OPERATOR = """
@@ -58,11 +61,14 @@ def no_pictures(monkeypatch):
 
 @pytest.fixture
 def own_solvers():
-    """What a test adds to the solvers is taken out again."""
+    """What a test adds to the solvers is taken out again, and its plugins are forgotten."""
     before = dict(SOLVERS)
     yield
     SOLVERS.clear()
     SOLVERS.update(before)
+    for name in PLUGINS:
+        sys.modules.pop(name, None)
+    PLUGINS.clear()
 
 
 def test_help_is_fast_and_imports_nothing_heavy():
@@ -81,9 +87,7 @@ def test_help_is_fast_and_imports_nothing_heavy():
     assert min(times) < 0.3
 
 
-@pytest.mark.parametrize(
-    "name", ["demo", "inspect", "reconstruct", "restore", "calibrate", "train", "list", "check", "bench"]
-)
+@pytest.mark.parametrize("name", [name for name in HANDLERS if name != "version"])
 def test_every_command_has_help_and_a_dry_run(capsys, name):
     assert main([name, "--help"]) == 0
     assert "--dry-run" in capsys.readouterr().out
@@ -223,8 +227,6 @@ def test_check(tmp_path, capsys):
 def images(folder):
     y, x = np.mgrid[-1:1:32j, -1:1:24j]
     np.save(folder / "image.npy", (np.exp(-4 * (x**2 + y**2))).astype(np.float32))
-    from PIL import Image
-
     Image.fromarray((255 * np.exp(-4 * (x**2 + y**2))).astype(np.uint8)).save(folder / "picture.png")
 
 
@@ -306,6 +308,144 @@ def test_restore_a_measurement_with_an_operator_of_the_users_own(tmp_path, capsy
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("link", [False, True], ids=["itself", "by a link"])
+@pytest.mark.parametrize("kind", ["picture", "arrays", "a mask"])
+def test_restore_writes_over_no_input(tiny, tmp_path, capsys, kind, link):
+    """The picture of the result, or its arrays, would be what was read."""
+    images(tmp_path)
+    (tmp_path / "out").mkdir()
+    source, arguments = tmp_path / "image.npy", []
+    read = {"picture": "picture.png", "arrays": "image.npz", "a mask": "image.png"}[kind]
+    target = tmp_path / "out" / read
+    if kind == "picture":
+        source = target
+    elif kind == "a mask":
+        arguments = ["--operator-args", f"mask={target}"]
+    else:  # an .npz is no input by itself; a link of another suffix to it is
+        source = tmp_path / "out/image.npy"
+        (tmp_path / "image.npy").rename(source)
+    if kind != "arrays":
+        (tmp_path / "picture.png").rename(target)
+    elif link:
+        target.symlink_to(source)
+    else:
+        os.link(source, target)
+    if link and kind != "arrays":
+        real = target.rename(tmp_path / "real.png")
+        target.symlink_to(real)
+        source = real.rename(tmp_path / "picture.png") if kind == "picture" else source
+        target.unlink()
+        target.symlink_to(tmp_path / "picture.png" if kind == "picture" else real)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for more in ([], ["--dry-run"]):
+        command = [source, "--operator", "inpainting", *arguments, "--overwrite", *more]
+        assert restore(tmp_path, tiny, *command) == 2
+        assert "would overwrite" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_restore_in_the_folder_of_its_input(tiny, tmp_path, capsys, monkeypatch):
+    images(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "picture.png").read_bytes()
+    command = ["restore", "picture.png", "--operator", "blur", "--prior", tiny, "--out", ".", "--overwrite"]
+    assert main(command) == 2 and "would overwrite" in capsys.readouterr().err
+    assert (tmp_path / "picture.png").read_bytes() == before and not (tmp_path / "picture.npz").exists()
+
+
+def test_pictures_are_arrays_everywhere(tiny, tmp_path, capsys):
+    images(tmp_path)
+    mask = np.random.default_rng(0).random((32, 24)) < 0.6
+    mask[16, 12] = True
+    Image.fromarray((255 * mask).astype(np.uint8)).save(tmp_path / "mask.png")
+    picture = tmp_path / "picture.png"
+    for operator in ("inpainting", "mri"):
+        out = ["--operator", operator, "--operator-args", f"mask={tmp_path}/mask.png", "--overwrite"]
+        assert restore(tmp_path, tiny, picture, *out) == 0
+        with np.load(tmp_path / "out/picture.npz") as found:
+            assert np.array_equal(found["measurement"].reshape(-1, 32, 24)[0] != 0, mask)
+    measured = ["--operator", "blur", "--measured", "--size", "32", "24", "--overwrite"]
+    assert restore(tmp_path, tiny, picture, *measured) == 0
+    missing = ["--operator", "inpainting", "--operator-args", "mask=none.png"]
+    capsys.readouterr()
+    assert restore(tmp_path, tiny, picture, *missing) == 2
+    assert "none.png does not exist" in capsys.readouterr().err
+
+
+def test_what_cannot_be_paired_is_refused_before_anything_runs(tiny, tmp_path, capsys):
+    """By the dry run as by the run: the sampler has a word on operator and solver."""
+    images(tmp_path)
+    for arguments, said in [
+        (["--sampler", "mcg", "--solver", "pndm"], "PNDM"),
+        (["--sampler", "smc", "--solver", "pc"], "PredictorCorrector"),
+    ]:
+        for more in ([], ["--dry-run"]):
+            command = [
+                "restore",
+                str(tmp_path / "image.npy"),
+                "--operator",
+                "inpainting",
+                "--prior",
+                tiny,
+                *arguments,
+            ]
+            assert main([*command, "--out", str(tmp_path / "out"), *more]) == 2
+            assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+OWN = (
+    """
+from recon import Step
+from recon.posteriors import Posterior
+
+class Plain:
+    def step(self, denoise, x, sigma, target, past, draw):
+        est = denoise(x, sigma)
+        return Step(est.x0 + target * est.eps if target else est.x0, 0.0, est)
+
+class Same(Posterior):
+    pass
+
+def shrink(x, sigma):
+    return x / (1 + sigma**2)
+
+"""
+    + OPERATOR
+)
+
+
+@pytest.mark.parametrize("qualified", ["", "my_own_things:"])
+def test_a_plugins_names_are_understood_by_every_command(tmp_path, capsys, own_solvers, qualified):
+    images(tmp_path)
+    (tmp_path / "my_own_things.py").write_text(OWN)
+    plugin = ["--plugin", str(tmp_path / "my_own_things.py")]
+    own = [
+        f"--{kind}={qualified}{name}"
+        for kind, name in [("solver", "Plain"), ("sampler", "Same"), ("prior", "shrink")]
+    ]
+    np.save(tmp_path / "otf.npy", np.ones((32, 24), np.float32))
+    otf = f"otf={tmp_path}/otf.npy"
+    small = ["--steps", "2", "--samples", "2", "--device", "cpu", "--out", str(tmp_path / "out")]
+    kspace = str(make_fastmri_file(tmp_path / "a.h5", slices=2))
+    operator = [f"--operator={qualified}Convolve", "--operator-args", otf]
+    for command in [
+        ["check", f"{qualified}Convolve", "--args", otf, "domain=[1, 32, 24]"],
+        ["restore", str(tmp_path / "image.npy"), *operator, *own, *small],
+        ["reconstruct", kspace, *own, *small],
+        ["calibrate", kspace, "--accel", "2", "--center", "0.3", *own, *small],
+    ]:
+        assert main([*command, *plugin, "--dry-run"]) == 0, capsys.readouterr().err
+        assert main([*command, *plugin]) == 0, capsys.readouterr().err
+    assert "2 network calls" in capsys.readouterr().out
+    config = tmp_path / "grid.yaml"
+    config.write_text(
+        f"inputs: [image.npy]\nprior: {qualified}shrink\ncalls: [2]\npictures: 0\nruntime: {{device: cpu}}\n"
+        f"problems: {{p: {{operator: '{qualified}Convolve', sigma: .1, options: {{otf: otf.npy}}}}}}\n"
+        f"methods: {{m: {{sampler: '{qualified}Same', solver: '{qualified}Plain'}}}}\n"
+    )
+    assert main(["benchmark", str(config), *plugin, "--out", str(tmp_path / "bench"), "--dry-run"]) == 0
+
+
 def test_train_and_reconstruct_with_it(tmp_path, capsys):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "set.npz", images=rng.random((6, 32, 32)).astype(np.float32))
@@ -332,7 +472,7 @@ def test_a_fault_of_the_program_is_named_as_one(capsys, monkeypatch):
     def broken(args):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(cli, "list_names", broken)
+    monkeypatch.setitem(HANDLERS, "list", broken)
     assert main(["list"]) == 2
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said and "--debug" in said and "Traceback" not in said

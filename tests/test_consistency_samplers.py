@@ -494,7 +494,7 @@ def test_langevin_is_its_affine_recursion(name):
     world = world_of(problem.A)
     n, matrix, s = len(world.mean), dense(problem.A), 0.6
     sampler = DAPS(world, problem, langevin=3, ode_steps=1)
-    h = float(sampler.size(problem.backprojection, s))
+    h = float(sampler.langevin_size(problem.backprojection, s))
     precision = matrix.T @ matrix / 0.09 + eye(n) / s**2
     K, B = world.gain(s), eye(n) - h * precision
     M, c = K, (eye(n) - K) @ world.mean
@@ -517,7 +517,7 @@ def test_langevin_is_stable_and_has_its_stationary_law(rate):
     world, matrix, r = world_of(problem.A), dense(problem.A), 0.2
     precision = matrix.T @ matrix / 0.09 + eye(4) / r**2
     sampler = DAPS(world, problem, langevin=500, ode_steps=1, rate=rate)
-    h = float(sampler.size(problem.backprojection, r))
+    h = float(sampler.langevin_size(problem.backprojection, r))
     assert h == pytest.approx(2 * rate / float(torch.linalg.eigvalsh(precision).max()), rel=1e-2)
     law = affine_walk(sampler, Euler(), [r, 0.0], (4,))
     D = world.mean + world.gain(r) @ (random(4, seed=8) - world.mean)
@@ -525,7 +525,7 @@ def test_langevin_is_stable_and_has_its_stationary_law(rate):
     close(found[0], torch.linalg.solve(precision, matrix.T @ flat(problem.y)[0] / 0.09 + D / r**2), 1e-8)
     close(found[1], torch.linalg.inv(precision - h / 2 * precision @ precision), 1e-8)
     wild = DAPS(world, problem, langevin=500, step=1 / (rate / (1.05 * h) - 1 / r**2))
-    wild = wild.walked(D[None], r, Injected().at(0))
+    wild = wild.langevin_walk(D[None], r, Injected().at(0))
     assert float(wild.abs().max()) > 1e6
 
 
@@ -572,7 +572,7 @@ def test_daps_walks_nonlinear_operators_with_steps_of_a_given_size():
     x = random(2, 4, seed=3).requires_grad_()
     loss = (problem.A.forward(x) - problem.y).square().sum() / (2 * 0.25)
     (gradient,) = torch.autograd.grad(loss, x)
-    close(sampler.walked(x.detach(), 0.7, Injected().at(0)), (x - h * gradient).detach(), 1e-12)
+    close(sampler.langevin_walk(x.detach(), 0.7, Injected().at(0)), (x - h * gradient).detach(), 1e-12)
     sampler = DAPS(half, langevin=5, step=1e-3)
     result = recon.sample(problem, half, sampler, "euler", grid=[2.0, 0.5, 0.002, 0.0], samples=2)
     assert result.samples.isfinite().all()
@@ -675,19 +675,19 @@ def test_nothing_waits_for_the_device(kind, dtype):
 
 
 def test_what_cannot_be_solved_is_refused():
-    bent = Problem(Squared(), torch.ones(1, 3, dtype=torch.float64), 0.1)
+    nonlinear = Problem(Squared(), torch.ones(1, 3, dtype=torch.float64), 0.1)
     quiet = Problem(MEASURED["dense"](), torch.ones(1, 3, dtype=torch.float64))
     for make in (DDNM, DDRM, DiffPIR):
         with pytest.raises(ConfigError, match="not linear"):
-            make(half, bent)
+            make(half, nonlinear)
         with pytest.raises(ConfigError, match="not linear"):
-            make(half).given(bent)
+            make(half).given(nonlinear)
     for make in (DDNM, DiffPIR, DAPS):
         with pytest.raises(ConfigError, match="steps"):
             make(half, steps=0)
     for options in ({}, {"kernel": "gaussian"}, {"kernel": "gaussian", "step": 1e-3}):
         with pytest.raises(ConfigError, match="not linear"):
-            DAPS(half, bent, **options)
+            DAPS(half, nonlinear, **options)
     with pytest.raises(ConfigError, match=r"sigma 0(.|\n)*tau"):
         DAPS(half, quiet)
     DAPS(half, quiet, tau=0.01)

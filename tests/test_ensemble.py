@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections import deque
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from recon.posteriors.ensemble.resampling import SCHEMES
 from recon.posteriors.ensemble.weights import FeynmanKacWeights, PathWeights
 from recon.priors import Gaussian, Mixture, chunked
 from recon.problem import inner64
+from recon.registry.objects import make_sampler
 from recon.solvers import DDIM, DDPM, EDM, DPMpp, Euler, Heun, PredictorCorrector, Renoise, Solver
 from recon.state import Move, State, Step
 from recon.walk import walk
@@ -422,12 +424,16 @@ def test_permuted_particles_have_permuted_weights():
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     step = replace(move.step, mean=move.step.mean[order], est=replace(
         move.step.est, **{k: getattr(move.step.est, k)[order] for k in ("x0", "eps", "prior")}))  # fmt: skip
-    there = sampler.correct(landed.take(order), replace(move, before=move.before.take(order), step=step), Noise(0).at(0))  # fmt: skip
-    here = sampler.correct(landed, move, Noise(0).at(0)).take(order)
+    before = replace(move, before=move.before.take(order), step=step)
+    permuted_first = sampler.correct(landed.take(order), before, Noise(0).at(0))
+    permuted_last = sampler.correct(landed, move, Noise(0).at(0)).take(order)
     for name in ("x", "log_w", "x0"):
-        torch.testing.assert_close(getattr(there, name), getattr(here, name), rtol=0, atol=1e-12)
-    torch.testing.assert_close(there.memo.potential, here.memo.potential, rtol=0, atol=1e-12)
-    assert torch.equal(there.memo.ancestors, here.memo.ancestors)
+        torch.testing.assert_close(
+            getattr(permuted_first, name), getattr(permuted_last, name), rtol=0, atol=1e-12
+        )
+    first, last_memo = permuted_first.memo, permuted_last.memo
+    torch.testing.assert_close(first.potential, last_memo.potential, rtol=0, atol=1e-12)
+    assert torch.equal(first.ancestors, last_memo.ancestors)
 
 
 def test_duplicated_particles_say_nothing_new():
@@ -913,6 +919,23 @@ def test_what_cannot_be_weighed_is_refused(make, message):
         make()
 
 
+def test_options_of_an_ensemble_are_options_of_smc_too():
+    """By name, kind and default, for `recon list samplers` and the check of unknown options; written once."""
+    taken, passed = inspect.signature(SMC).parameters, inspect.signature(Ensemble).parameters
+    assert {name: p for name, p in passed.items() if p.kind is p.KEYWORD_ONLY} == {
+        name: p for name, p in taken.items() if p.kind is p.KEYWORD_ONLY and name != "guide"
+    }
+    assert not [p for p in taken.values() if p.kind is p.VAR_KEYWORD]
+    sampler = SMC(untouched, resample="residual", ess=0.3, c=4.0, langevin=2, temper=0.5, initial="prior")
+    assert (sampler.resample, sampler.ess, sampler.c, sampler.langevin) == ("residual", 0.3, 4.0, 2)
+    assert (sampler.temper, sampler.initial, sampler.weights, sampler.guide) == (0.5, "prior", "path", "auto")
+    with pytest.raises(TypeError, match="resampling"):
+        SMC(untouched, resampling="residual")
+    with pytest.raises(ConfigError, match="no setting") as error:
+        make_sampler("smc", untouched, None, {"resampling": "residual"})
+    assert "resample" in str(error.value)
+
+
 def test_an_ensemble_does_not_change_what_it_is_given():
     inner = DDS(untouched)
     recon.sample(IMAGES, WORLD, Ensemble(inner), "ddpm", grid=grids.karras(5, 20.0))
@@ -929,10 +952,12 @@ def test_no_step_waits_for_the_device(scheme, options):
     x = torch.ones(2, 1, 8, 8, dtype=torch.complex64)
     ready = SMC(half, recon.Problem(A, A(x), 1.0), resample=scheme, **options).prepared(DDPM(), LEVELS, 2)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        there, known = moved(ready), ready.target.potential
+        on_device, known = moved(ready), ready.target.potential
         potential = replace(known, problem=moved(ready.problem))
         vars(potential).update({k: v for k, v in vars(known).items() if isinstance(v, float)})
-        there.target = replace(ready.target, potential=potential)
+        on_device.target = replace(ready.target, potential=potential)
         with StayThere():
-            end = deque(walk(there, DDPM(), LEVELS, empty(torch.complex64), Given(0, (0,), 2)), maxlen=1)[0]
+            end = deque(walk(on_device, DDPM(), LEVELS, empty(torch.complex64), Given(0, (0,), 2)), maxlen=1)[
+                0
+            ]
     assert end.x.device.type == end.log_w.device.type == "cuda" and end.log_w.dtype == F64

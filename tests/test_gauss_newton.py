@@ -36,7 +36,7 @@ class Hidden(op.Operator):
         return self.A.forward(x)
 
 
-class Bent(op.Operator):
+class Curved(op.Operator):
     """``tanh(M x) + (M x)^2 / 4``."""
 
     domain = (4,)
@@ -56,7 +56,7 @@ class Intensity(op.Operator):
         return (x @ random_complex(5, 3, seed=22).T.to(x.dtype)).abs().square()
 
 
-KINDS = {"bent": Bent, "intensity": Intensity}
+NONLINEAR = {"curved": Curved, "intensity": Intensity}
 
 
 def images(A: op.Operator, rows: int, seed: int = 0) -> Tensor:
@@ -64,20 +64,20 @@ def images(A: op.Operator, rows: int, seed: int = 0) -> Tensor:
     return unflat(random(rows, n, seed=seed), tuple(A.domain), A.complex_domain)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NONLINEAR)
 def test_the_linearisation_is_that_of_differences(kind):
     """``A(x + h v) = A(x) + h push(v)`` to second order, and ``<push v, w> = <v, pull w>``."""
-    A = KINDS[kind]()
+    A = NONLINEAR[kind]()
     x, v, h = images(A, 3), images(A, 3, seed=1), 1e-5
     y = A.forward(images(A, 3, seed=2))
-    here, w = Linearised.at(A, x, y), random(*y.shape, seed=3)
-    torch.testing.assert_close(here.residual, y - A.forward(x))
+    J, w = Linearised.at(A, x, y), random(*y.shape, seed=3)
+    torch.testing.assert_close(J.residual, y - A.forward(x))
     difference = (A.forward(x + h * v) - A.forward(x - h * v)) / (2 * h)
-    torch.testing.assert_close(here.push(v), difference, rtol=1e-7, atol=1e-7)
-    pushed, pulled = (flat(here.push(v)) * flat(w)).sum(1), (flat(v) * flat(here.pull(w))).sum(1)
+    torch.testing.assert_close(J.push(v), difference, rtol=1e-7, atol=1e-7)
+    pushed, pulled = (flat(J.push(v)) * flat(w)).sum(1), (flat(v) * flat(J.pull(w))).sum(1)
     torch.testing.assert_close(pushed, pulled, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(here.push(v), here.push(v))  # and again
-    assert not here.residual.requires_grad and not here.pull(w).requires_grad
+    torch.testing.assert_close(J.push(v), J.push(v))  # and again
+    assert not J.residual.requires_grad and not J.pull(w).requires_grad
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -97,10 +97,10 @@ def test_on_a_linear_operator_it_is_dds(name, keep, solver):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NONLINEAR)
 def test_it_finds_a_stationary_point_and_never_climbs(kind):
     """``J^H (A(x) - y) + lambda (x - D) = 0`` after many rounds; every round lowers the sum."""
-    A = KINDS[kind]()
+    A = NONLINEAR[kind]()
     y, D, lam = A.forward(images(A, 6)) + 0.05, images(A, 6, seed=1), 0.3
     prior = isotropic(tuple(A.domain), 1.0, A.complex_domain)
     sums = []
@@ -111,15 +111,15 @@ def test_it_finds_a_stationary_point_and_never_climbs(kind):
     assert bool((sums[0] < start).all())
     for before, after in pairwise(sums):
         assert bool((after <= before).all())
-    here = Linearised.at(A, x, y)
-    slope = flat(here.pull(here.residual) + lam * (D - x)).norm(dim=1)
+    J = Linearised.at(A, x, y)
+    slope = flat(J.pull(J.residual) + lam * (D - x)).norm(dim=1)
     first = Linearised.at(A, D, y)
     assert float((slope / flat(first.pull(first.residual)).norm(dim=1)).max()) < 1e-6
 
 
 def test_a_row_does_not_depend_on_its_batch():
     """Lengths of steps and CG are a row's own."""
-    A, D = Bent(), 3.0 * images(Bent(), 3, seed=1)
+    A, D = Curved(), 3.0 * images(Curved(), 3, seed=1)
     y = A.forward(images(A, 3)) * torch.tensor([[1e-2], [1.0], [30.0]], dtype=torch.float64)
     together = DDS(isotropic((4,), 1.0), Problem(A, y, 0.1)).fit(D, 0.05)
     for i in range(3):
@@ -129,7 +129,7 @@ def test_a_row_does_not_depend_on_its_batch():
 
 
 def test_samples_fit_their_measurements_where_the_prior_alone_does_not():
-    A, world = Bent(), isotropic((4,), 1.0)
+    A, world = Curved(), isotropic((4,), 1.0)
     problem = Problem(A, A.forward(world.mean[None] + images(A, 2)), 0.05)
     common = dict(solver="sde-dpm++2m", grid=grids.karras(30, 20.0, 0.01), samples=6)
     found = recon.sample(problem, world, DDS(world, keep="state"), **common)
@@ -140,7 +140,7 @@ def test_samples_fit_their_measurements_where_the_prior_alone_does_not():
 
 def test_without_noise_it_still_has_a_step():
     """lambda 0: no row climbs, most fit, nothing is divided by zero. Undamped, a step may be of no use."""
-    A, world = Bent(), isotropic((4,), 1.0)
+    A, world = Curved(), isotropic((4,), 1.0)
     D, y = images(A, 4, seed=1), A.forward(images(A, 4))
     x = DDS(world, Problem(A, y), newton=8).fit(D, 0.0)
     left = (A.forward(x) - y).norm(dim=1) / (A.forward(D) - y).norm(dim=1)

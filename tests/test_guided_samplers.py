@@ -603,11 +603,11 @@ def test_nothing_waits_for_the_device(kind, dtype, monkeypatch):
 
 
 def test_what_cannot_be_solved_is_refused():
-    bent = Problem(Magnitude(), torch.ones(1, 3, dtype=torch.float64), 0.1)
+    nonlinear = Problem(Magnitude(), torch.ones(1, 3, dtype=torch.float64), 0.1)
     quiet = Problem(MEASURED["dense"](), torch.ones(1, 3, dtype=torch.float64))
     for make in (MCG, PiGDM, MMPS):
         with pytest.raises(ConfigError, match="not linear"):
-            make(half, bent)
+            make(half, nonlinear)
         with pytest.raises(ConfigError, match="steps"):
             make(half, steps=0)
     for make in (DPS, MCG, PiGDM):

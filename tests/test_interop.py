@@ -169,11 +169,11 @@ def test_ours_are_their_linear_physics(name):
     p = a.as_deepinv()
     assert isinstance(p, LinearPhysics) and op.from_deepinv(p, a.domain) is a
     x = probe(a)
-    x2, y = op.interop.two_channels(x), a(x)
+    x2, y = op.physics.two_channels(x), a(x)
     assert not p(x2).is_complex()
-    torch.testing.assert_close(p(x2), op.interop.two_channels(y))
-    torch.testing.assert_close(p.A_adjoint(p.A(x2)), op.interop.two_channels(a.normal(x)))
-    torch.testing.assert_close(p.A_adjoint_A(x2), op.interop.two_channels(a.normal(x)))
+    torch.testing.assert_close(p(x2), op.physics.two_channels(y))
+    torch.testing.assert_close(p.A_adjoint(p.A(x2)), op.physics.two_channels(a.normal(x)))
+    torch.testing.assert_close(p.A_adjoint_A(x2), op.physics.two_channels(a.normal(x)))
     if x.shape[1] == 1 and a.complex_domain:
         assert x2.shape == (len(x), 2, *x.shape[2:])
     v = torch.randn_like(p.A(x2))
@@ -184,7 +184,7 @@ def test_ours_are_their_linear_physics(name):
 def test_ours_move_clone_save_and_differentiate_as_their_modules_do(name):
     a = OPERATORS[name]()
     p = a.as_deepinv()
-    x = op.interop.two_channels(probe(a, 1))
+    x = op.physics.two_channels(probe(a, 1))
     y = p.A(x)
     clone = p.clone().to(torch.float32)
     torch.testing.assert_close(clone.A(x.float()), y.float(), rtol=1e-4, atol=1e-4)
@@ -201,7 +201,7 @@ def test_ours_move_clone_save_and_differentiate_as_their_modules_do(name):
 def test_their_solver_works_on_ours():
     a = op.MRI(MASK.bool(), MAPS[0]).to(torch.float64)
     p = a.as_deepinv()
-    y = p.A(op.interop.two_channels(probe(a, 1)))
+    y = p.A(op.physics.two_channels(probe(a, 1)))
     z = torch.zeros_like(p.A_adjoint(y))
     x = p.prox_l2(z, y, 10.0, solver="CG", max_iter=200, tol=1e-10)
     torch.testing.assert_close(p.A_adjoint_A(x) + x / 10, p.A_adjoint(y), rtol=1e-5, atol=1e-5)

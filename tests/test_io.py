@@ -148,7 +148,7 @@ def test_zero_padding_is_known_and_seen(tmp_path):
     path = make_fastmri_file(tmp_path / "x.h5", 2, 3, 16, 21, acquired=(4, 18))
     file = io.open_kspace(path)
     assert file.acquired == (4, 18)
-    found = io.scan(file)
+    found = io.survey(file)
     assert found.sampled.any(0).nonzero().flatten().tolist() == list(range(4, 18))
 
 
@@ -181,16 +181,16 @@ def test_reference_of_another_size_is_noted_not_used(tmp_path):
     assert "reconstruction_rss" in file.notes[0]
 
 
-def test_scan_looks_at_every_slice_and_knows_the_data(tmp_path):
+def test_a_survey_looks_at_every_slice_and_knows_the_data(tmp_path):
     path = make_fastmri_file(tmp_path / "x.h5", 3)
     file, seen = io.open_kspace(path), []
-    found = io.scan(file, seen.append)
+    found = io.survey(file, seen.append)
     assert seen == [1, 2, 3]
     assert found.peak == pytest.approx(max(float(file.read_slice(i).kspace.abs().max()) for i in range(3)))
     assert found.sampled.all()
-    assert found.fingerprint == io.scan(file).fingerprint
+    assert found.fingerprint == io.survey(file).fingerprint
     other = make_fastmri_file(tmp_path / "y.h5", 3, noise=1e-3)
-    assert found.fingerprint != io.scan(io.open_kspace(other)).fingerprint
+    assert found.fingerprint != io.survey(io.open_kspace(other)).fingerprint
 
 
 def test_maps_in_the_file_and_beside_it(tmp_path):
@@ -437,7 +437,7 @@ def test_real_files_agree_with_their_reference(shared_data, name):
     part = file.read_slice(0)
     image = torch.from_numpy(ifft2c(part.kspace.numpy())).abs().square().sum(0).sqrt().float()
     assert (io.center_crop(image, file.crop) - part.reference).abs().max() < 1e-5 * part.reference.max()
-    lines = io.scan(file).sampled.any(0).nonzero().flatten()
+    lines = io.survey(file).sampled.any(0).nonzero().flatten()
     assert (int(lines[0]), int(lines[-1]) + 1) == file.acquired
 
 
@@ -445,7 +445,7 @@ def test_real_npz_brings_its_poisson_mask(shared_data):
     file = io.open_kspace(shared_data / "mri" / "kspace" / "real_brain_8ch_poisson.npz")
     part = file.read_slice(0)
     assert part.kspace.shape == (8, 230, 180)
-    torch.testing.assert_close(io.scan(file).sampled, part.mask)
+    torch.testing.assert_close(io.survey(file).sampled, part.mask)
     with pytest.raises(InputError, match="no slice 1"):
         file.read_slice(1)
 

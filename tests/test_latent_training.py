@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 from make_kspace import make_fastmri_file
 from safetensors.torch import load_file
-from test_writing import full_disk
 from worlds import random_complex
 
 import operators as op

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import full_disk, names, run_here
 from make_kspace import make_fastmri_file, objects
 from make_prior import make_prior
-from test_writing import full_disk, names, run_here
 
 from recon.cli import main
 from recon.errors import OutputError
@@ -194,7 +194,7 @@ def test_a_long_name_is_reconstructed(tiny, tmp_path, capsys, length):
     assert main(command(tiny, "reconstruct", file, "--out", tmp_path / "out")) == 0, capsys.readouterr().err
     (result, picture) = sorted((tmp_path / "out").iterdir(), key=lambda path: path.suffix)
     assert read_result(result).reconstruction.shape[0] == 1 and picture == picture_path(result, 0)
-    capsys.readouterr()
+    assert str(picture) in capsys.readouterr().out
 
 
 def test_side_files_of_other_systems_are_left_out(tiny, tmp_path, no_pictures):

@@ -68,6 +68,17 @@ def test_adjoint_matrix_is_the_conjugate_transpose(make):
 
 
 @ALL
+def test_its_norm_is_the_largest_singular_value(make):
+    """Of each image's own operator where there are several."""
+    a = make()
+    found = op.operator_norm(a)
+    matrices = dense(a.forward, a.domain, a.complex_domain, a.images)
+    expected = torch.stack([torch.linalg.matrix_norm(m, 2) for m in matrices])
+    assert found.shape == (a.images,)
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-6, atol=0)
+
+
+@ALL
 def test_states_its_codomain(make):
     a = make()
     y = a(image(a))

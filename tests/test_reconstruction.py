@@ -16,7 +16,7 @@ from recon.metrics import scaled_psnr
 from recon.mri import needed_sets, normalise, reconstruct_slice, reconstruct_slices
 from recon.noise import Noise
 from recon.priors import Gaussian
-from recon.registry.recipe import STARTS, Recipe
+from recon.registry.recipe import RECIPE_STARTS, Recipe
 
 SIZE = (48, 40)
 RECIPE = Recipe(steps=4, samples=3, sigma_floor=1e-4)
@@ -63,7 +63,7 @@ def test_a_slice_does_not_depend_on_the_others_nor_on_its_units():
     torch.testing.assert_close(1e-6 * larger.mean, together[0].mean, rtol=0, atol=1e-3 * slices[0].scale)
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", RECIPE_STARTS)
 def test_every_start(start):
     kspace, _ = scan()
     mask = make_mask("equispaced-fraction", SIZE, 2, 0.3)

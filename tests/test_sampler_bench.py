@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from operators.mri import MRI
-from recon.networks.precondition import EDM
+from recon.networks.precondition import Preconditioned
 from recon.networks.unet import UNet
 from recon.posteriors import POSTERIORS
 from recon.priors import Prior, as_complex
@@ -23,7 +23,7 @@ from recon.speed.samplers import SETUPS, coils, cost
 
 def small(width: int = 8) -> Prior:
     """A network with weights as they come, of complex images."""
-    network = EDM(UNet(2, (width, width), 1), 0.5, 0.01, 10.0).requires_grad_(False)
+    network = Preconditioned(UNet(2, (width, width), 1), 0.5, 0.01, 10.0).requires_grad_(False)
     return as_complex(Prior(network, of=network))
 
 

@@ -89,7 +89,7 @@ def test_starts_that_cannot_be_used(init, said):
     refuse_no_numbers("x", random_complex(2, 2))
 
 
-class Bent(op.Operator):
+class Squared(op.Operator):
     domain = (4,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Bent(op.Operator):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_nonlinear_operators_are_walked_or_refused_before_the_first_call(row: PosteriorRow):
-    problem = Problem(Bent(), random(1, 4).square(), 0.1)
+    problem = Problem(Squared(), random(1, 4).square(), 0.1)
     kind = recon.POSTERIORS[row.name]
     if kind.linear_only:
         with pytest.raises(ConfigError, match="not linear") as error:
@@ -177,9 +177,9 @@ def test_hardly_any_noise_leaves_the_null_space_to_the_prior(sigma_y):
     D = random_complex(1, 1, 32, 32, seed=1).to(torch.complex64)
     y = A.forward(random_complex(1, 1, 32, 32, seed=2).to(torch.complex64))
     dds, pigdm = DDS(untouched, Problem(A, y, sigma_y)), PiGDM(untouched, Problem(A, y, sigma_y))
-    for way in (dds.fit(D, dds.lam(0.5)) - D, pigdm.solved(D, sigma_y**2 / pigdm.r2(0.5))):
-        assert float((way - A.normal(way)).norm() / D.norm()) < 1e-6
-        assert float((A.forward(D + way) - y).norm() / y.norm()) < max(3 * sigma_y, 1e-5)
+    for change in (dds.fit(D, dds.lam(0.5)) - D, pigdm.solved(D, sigma_y**2 / pigdm.r2(0.5))):
+        assert float((change - A.normal(change)).norm() / D.norm()) < 1e-6
+        assert float((A.forward(D + change) - y).norm() / y.norm()) < max(3 * sigma_y, 1e-5)
 
 
 # --- batches -----------------------------------------------------------------------------------------------

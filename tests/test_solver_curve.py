@@ -11,11 +11,11 @@ from make_prior import make_prior
 
 from recon.benchmark.curve import run as solver_curve
 from recon.benchmark.curve.points import Point, append_point, read_points
-from recon.benchmark.curve.report import curve_report, fewest, over_cases, within
-from recon.benchmark.curve.run import SHOWN, read_curve, steps_within
+from recon.benchmark.curve.report import curve_report, fewest, over_cases, points_within
+from recon.benchmark.curve.run import CURVE_SOLVERS, read_curve, steps_within
 from recon.cli import main
 from recon.errors import SamplingError
-from recon.io.figures import moved_apart
+from recon.io.reports import moved_apart
 from recon.registry.recipe import Recipe
 from recon.solvers import SOLVERS
 
@@ -141,7 +141,7 @@ def test_another_name_of_bench_is_offered(capsys):
 
 
 def test_at_least_ten_solvers_are_shown():
-    assert len({name.split(",")[0] for name in SHOWN} & SOLVERS.keys()) >= 10
+    assert len({name.split(",")[0] for name in CURVE_SOLVERS} & SOLVERS.keys()) >= 10
     plan = read_curve(Recipe())
     assert plan.calls == (5, 8, 10, 15, 20, 30, 50, 100)
     cells = list(plan.points())
@@ -172,7 +172,7 @@ def test_a_point_survives_the_file(tmp_path):
 
 def test_budgets_and_goals():
     of = [point(5, 30.0), point(7, 31.0), point(19, 31.5), point(100, 31.2)]
-    assert [p and p.calls for p in within(of, [5, 8, 10, 20])] == [5, 7, None, 19]
+    assert [p and p.calls for p in points_within(of, [5, 8, 10, 20])] == [5, 7, None, 19]
     assert fewest(of, "psnr", 31.2) == 19 and fewest(of, "psnr", 32.0) is None
 
 

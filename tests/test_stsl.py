@@ -40,7 +40,7 @@ NOTHING = Problem(op.Identity((3,)), torch.zeros(1, 3, dtype=torch.float64), 0.3
 
 
 def curvature(prior, n: int, **options) -> STSL:
-    """STSL without its fit: the gradient is that of the estimated trace, weight 1."""
+    """STSL without its first term: the gradient is that of the estimated trace, weight 1."""
     A = op.Identity((n,))
     problem = Problem(A, torch.zeros(1, n, dtype=torch.float64), 0.3)
     return STSL(prior, problem, lam=0.0, eta=float(n), **options)
@@ -75,7 +75,7 @@ def surrogate(sampler: STSL, x: Tensor, sigma: float, v: Tensor, detach: str = "
     return gradient
 
 
-def bent(x: Tensor, sigma: float) -> Tensor:
+def curved(x: Tensor, sigma: float) -> Tensor:
     """A prior whose Jacobian is not symmetric, of complex images too."""
     both = torch.view_as_real(x) if x.is_complex() else x
     mixed = both.tanh() + 0.3 * both.roll(1, dims=1).sin() * both.cos() / (1 + sigma)
@@ -103,7 +103,7 @@ def test_it_is_the_gradient_of_the_surrogate(kind, options):
     A = op.Inpainting(mask) if kind == "real" else op.MRI(mask)
     draw = Noise(3, range(4)).at(0)
     x = draw(A._zeros(4, torch.float64, torch.device("cpu")), "x")
-    sampler = STSL(bent, Problem(A, A.forward(10.0 ** draw(x, "y").real * draw(x, "z")), 0.3), **options)
+    sampler = STSL(curved, Problem(A, A.forward(10.0 ** draw(x, "y").real * draw(x, "z")), 0.3), **options)
     v = sampler.probe(x, draw, 0)
     for sigma in (3.0, 0.4):
         found = sampler.gradient(x, sigma, v if sampler.second_order else None)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
+import re
 from subprocess import PIPE
 
 import numpy as np
 import pytest
 import torch
+from disks import ROOT, full_disk, names, run_here
 
 from recon import io
 from recon.errors import OutputError
 from recon.io.lock import lock_file, refuse_busy
 from recon.io.results import part_of
 from recon.io.whole import write_together, write_whole
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # --- inputs stay as they are -------------------------------------------------------------------------------
 
@@ -54,19 +48,6 @@ def test_no_input_is_written_over(tmp_path, monkeypatch, kind):
 
 
 # --- whole files -------------------------------------------------------------------------------------------
-
-
-def names(folder: Path) -> list[str]:
-    """Everything in a folder, hidden files too."""
-    return sorted(os.listdir(folder))
-
-
-def run_here(code: str, *arguments: object, **options) -> subprocess.Popen:
-    """Python code in a process of its own, which finds this checkout."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdin=PIPE, stdout=PIPE, **options)
 
 
 WRITE_OFTEN = """
@@ -115,18 +96,6 @@ def test_permissions_follow_the_umask(tmp_path, mask):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask, name
 
 
-@contextmanager
-def full_disk(size: int):
-    """Files grow to ``size`` bytes and no further, as on a full disk."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("size", [0, 100, 790, 4096])
 def test_a_short_write_is_an_error(tmp_path, size):
     """The last bytes of an array that numpy writes are lost in silence where the disk is full."""
@@ -143,6 +112,18 @@ def test_a_short_write_is_an_error(tmp_path, size):
             with pytest.raises(OutputError, match="cannot be written"):
                 write()
     assert names(tmp_path) == []
+
+
+def test_one_mechanism_writes_beside_and_renames():
+    """Whoever renames a file, or names one that is not finished, does it in these two places."""
+    renames = re.compile(r"os\.replace|os\.rename|\.rename\(|mkstemp|NamedTemporaryFile|[\"']\.part[\"']")
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("recon", "operators")
+        for path in (ROOT / folder).rglob("*.py")
+        if renames.search(path.read_text())
+    }
+    assert found == {"recon/io/whole.py", "recon/io/results.py"}
 
 
 # --- names that fit ----------------------------------------------------------------------------------------

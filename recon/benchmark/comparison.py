@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,19 +24,17 @@ from ..registry.configuration import read_config
 from ..registry.recipe import Recipe
 from ..runtime.runtime import Runtime
 from .methods.bart import BART_LAMBDAS, bart_wavelets
-from .real_scan import CASES, find_scan
-
-Say = Callable[[str], object]
+from .real_scan import CASES, Say, find_scan
 
 
 def run_comparison(config: str | None = None, data: str | Path | None = None, say: Say = print) -> None:
-    """`compare` with the settings of ``config`` (a preset or a YAML file), on the scan below ``data``."""
+    """`compare_on_scan` with the settings of ``config`` (a preset or a YAML file), on the scan below ``data``."""
     settings = settle(read_config(config) if config else {}, {})
     path = find_scan(data)
-    compare(path, settings.recipe, prepared_prior(settings), settings.runtime, say)
+    compare_on_scan(path, settings.recipe, prepared_prior(settings), settings.runtime, say)
 
 
-def compare(path: Path, recipe: Recipe, prior: Prior, runtime: Runtime, say: Say = print) -> None:
+def compare_on_scan(path: Path, recipe: Recipe, prior: Prior, runtime: Runtime, say: Say = print) -> None:
     """PSNR and SSIM of every method on the first slice of a fully sampled file, for each of `CASES`, as Markdown.
 
     Reference: root sum of squares of the fully sampled data. Convention of the first PSNR and of SSIM:

@@ -1,4 +1,4 @@
-"""Pictures of a cell: mean, standard deviation, error, and what they are compared with."""
+"""Pictures of a cell: mean, standard deviation, error, and the reference and measurements beside them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ ERROR = 0.2  # of the reference's 99.9th percentile: the top of the maps of erro
 
 
 def save_pictures(out: Path, key: str, name: str, scene: Scene, answer: Answer) -> dict[str, str | None]:
-    """PNGs in ``out/pictures``, relative to ``out``: gray from 0 to the reference's 99.9th percentile, maps in colour.
+    """Write PNGs to ``out/pictures`` and return their paths relative to ``out``, by what they show.
 
-    ``key`` names those of the answer, ``name`` those of the scene.
+    Gray from 0 to the reference's 99.9th percentile; error and std in colour up to `ERROR` of it. ``key`` names
+    the files of the answer, ``name`` those of the scene, which all methods share.
     """
     reference = scene.reference.cpu().numpy()
     top = float(np.quantile(reference, 0.999))
@@ -48,16 +49,19 @@ def save_pictures(out: Path, key: str, name: str, scene: Scene, answer: Answer) 
 
 
 def save_gray(path: Path, image: np.ndarray) -> None:
-    write(path, (np.clip(image, 0, 1) * 255).round().astype(np.uint8))
+    """Write an image (h, w), black at 0 and white at 1."""
+    write_png(path, (np.clip(image, 0, 1) * 255).round().astype(np.uint8))
 
 
 def save_map(path: Path, image: np.ndarray) -> None:
+    """Write a map (h, w) of values from 0 to 1 in colour."""
     from matplotlib import colormaps
 
-    write(path, (colormaps["inferno"](np.clip(image, 0, 1))[..., :3] * 255).round().astype(np.uint8))
+    write_png(path, (colormaps["inferno"](np.clip(image, 0, 1))[..., :3] * 255).round().astype(np.uint8))
 
 
-def write(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write 8-bit pixels (h, w) or (h, w, 3)."""
     from PIL import Image
 
     write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="png"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from operators.masks import make_mask
 
 from ..errors import ConfigError
 
+Say = Callable[[str], object]
 FOLDER, NAME = "mri/kspace", "real_brain_mprage_4ch.h5"
 
 

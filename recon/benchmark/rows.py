@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import OutputError
-from ..io.json_text import finite_or_null, json_text
+from ..io.reports import finite_or_null, json_text
 from ..metrics import CONVENTIONS, coverage, object_psnr, psnr, scaled_nmse, scaled_psnr, scaled_ssim
 from .answer import Answer
 from .cells import Cell

@@ -12,9 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import ConfigError
+from ..errors import INTERRUPTED, ConfigError
 from ..io import check_folder
-from ..io.outcome import INTERRUPTED, explained
+from ..io.outcome import explained
 from ..io.results import versions
 from ..priors import about
 from ..registry.objects import make_prior
@@ -28,7 +28,6 @@ from .sharing import claimed, locked
 from .sources import Source, chosen_slices, open_inputs
 from .specs import Benchmark
 
-Say = Callable[[str], object]
 KeyedCell = tuple[str, Cell]
 
 
@@ -64,7 +63,7 @@ def benchmark(
     part: tuple[int, int] = (1, 1),
     command: str = "recon benchmark",
     dry_run: bool = False,
-    say: Say = tqdm.write,
+    say: Callable[[str], object] = tqdm.write,
     fail: Callable[[Exception], object] = lambda error: None,
 ) -> Tally:
     """Measure the cells of ``config`` that ``out/rows.jsonl`` does not have yet, and write the report.
@@ -86,7 +85,7 @@ def benchmark(
             say(f"{key} {cell.label}{' (done already)' if key in done else ''}")
         return Tally(skipped=len(todo))
     tally = Run(config, inputs, config.runtime.prepare(prior), out, say, fail).measure(todo)
-    tally.written = report(config, out, {key for key, _ in everything}, command)
+    tally.written = refresh_report(config, out, {key for key, _ in everything}, command)
     return tally
 
 
@@ -129,7 +128,7 @@ class Run:
         inputs: Mapping[str, Mapping[str, Source]],
         prior: Any,
         out: Path,
-        say: Say,
+        say: Callable[[str], object],
         fail: Callable[[Exception], object],
     ):
         self.config, self.out, self.say, self.fail = config, out, say, fail
@@ -215,7 +214,7 @@ def done_keys(out: Path) -> set[str]:
     return {row["key"] for row in read_rows(out / ROWS) if row["status"] == "done"}
 
 
-def report(config: Benchmark, out: Path, keys: set[str], command: str) -> list[Path]:
+def refresh_report(config: Benchmark, out: Path, keys: set[str], command: str) -> list[Path]:
     """Write the report of the rows of these keys: others are of another configuration. One process at a time."""
     with locked(out / "index.html"):
         rows = [row for row in read_rows(out / ROWS) if row["key"] in keys]

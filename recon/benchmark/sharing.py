@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..errors import OutputError
+from ..io.lock import lock_file
+from ..io.whole import writing
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of ``path`` alone, waiting for the process that has it; raises `OutputError`.
 
-    The lock is a hidden file beside ``path``. It is released when its process dies.
+    The lock is a hidden file beside ``path``, which stays. It is released when its process dies.
     """
-    lock = FileLock(lock_path(path.parent, path.name))
-    try:
+    lock = FileLock(lock_file(path))
+    with writing(path, (OSError,)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
     try:
         yield
     finally:
@@ -37,26 +37,17 @@ def claimed(folder: Path, key: str) -> Iterator[bool]:
 
     Between a look at what is done and the claim another process may have finished the work: look again inside.
     """
-    path = lock_path(folder, key)
+    path = lock_file(folder / key)
     lock = FileLock(path)
-    try:
+    with writing(folder, (OSError,)), suppress(Timeout):
         lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    except OSError as error:
-        raise cannot_be_written(folder, error) from error
     try:
-        yield True
+        yield lock.is_locked
     finally:
-        if os.name == "posix":  # where an open file can be removed; whoever comes next makes a new one
-            path.unlink(missing_ok=True)
-        lock.release()
-
-
-def lock_path(folder: Path, name: str) -> Path:
-    """The hidden file that stands for the lock of ``name`` in ``folder``."""
-    return folder / f".{name}.lock"
+        if lock.is_locked:
+            with suppress(OSError):  # while it is locked: whoever comes next makes another
+                path.unlink()
+            lock.release()
 
 
 def append_line(path: Path, line: str, head: str = "") -> None:
@@ -65,18 +56,14 @@ def append_line(path: Path, line: str, head: str = "") -> None:
     A last line without its end, left by a process that was killed, is cut off first. The bytes are on disk
     when this returns. Raises `OutputError` where they cannot be written.
     """
-    with locked(path):
+    with locked(path), writing(path, (OSError,)), open(path, "a+b", buffering=0) as file:
+        size = cut_torn_line(file)
+        text = line if size or not head else f"{head}\n{line}"
         try:
-            with open(path, "a+b", buffering=0) as file:
-                size = cut_torn_line(file)
-                text = line if size or not head else f"{head}\n{line}"
-                try:
-                    write_all(file, f"{text}\n".encode())
-                except BaseException:
-                    file.truncate(size)
-                    raise
-        except OSError as error:
-            raise cannot_be_written(path, error) from error
+            write_all(file, f"{text}\n".encode())
+        except BaseException:
+            file.truncate(size)
+            raise
 
 
 def cut_torn_line(file: FileIO) -> int:
@@ -117,12 +104,3 @@ def whole_lines(path: Path) -> list[str]:
             f"{getattr(error, 'strerror', None) or error}.",
             "Choose another --out.",
         ) from error
-
-
-def cannot_be_written(path: Path, error: OSError) -> OutputError:
-    """The error of a file that could not be written, which is as it was before."""
-    return OutputError(
-        f"{path} cannot be written.",
-        f"{error.strerror or error}.",
-        "Free space, or choose another folder with --out. What was written before is kept.",
-    )

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +16,10 @@ from operators.mri import MRI
 
 from ..actions import core, offered, with_core
 from ..errors import ConfigError, InputError
-from ..io import READERS, center_crop, files_in, open_kspace, scan
+from ..io import READERS, center_crop, files_in, open_kspace, survey
 from ..io.acquisition import MaskChoice, acquire
-from ..io.images import PICTURES, read_image
-from ..io.measure import simulated
-from ..io.simulated import peak, with_phase
+from ..io.images import PICTURES, read_image, read_stack
+from ..io.simulated import peak, simulate, with_phase
 from ..mri import empty_outside, normalise
 from ..priors import Prior, about
 from ..problem import Problem
@@ -33,7 +31,7 @@ from .specs import Benchmark, ProblemSpec
 IMAGES = (*PICTURES, ".npy", ".npz")
 
 
-class Images:
+class ImageStack:
     """Pictures (png, jpg, npy) or stacks of slices (npz, ``images``): each scaled to a 99.5th percentile of 1.
 
     For a prior of complex images each has a smooth random phase of its own.
@@ -79,9 +77,9 @@ class Images:
         A, sigma, image = A.to(device), float(spec.sigma or 0), truth.to(device)
 
         def all_measurements() -> Tensor:
-            return simulated(measuring_everything(A), image, sigma, seed, index)
+            return simulate(measuring_everything(A), image, sigma, seed, index)
 
-        problem = Problem(A, simulated(A, image, sigma, seed, index), sigma)
+        problem = Problem(A, simulate(A, image, sigma, seed, index), sigma)
         return Scene(problem, prior, truth.abs(), index, all_measurements)
 
 
@@ -90,7 +88,7 @@ class KSpace:
 
     def __init__(self, path: Path):
         self.path, self.file = path, open_kspace(path)
-        self.found = scan(self.file)
+        self.found = survey(self.file)
 
     @property
     def slices(self) -> int:
@@ -124,7 +122,7 @@ class KSpace:
         return Scene(problem, inside, reference, index, all_measurements)
 
 
-Source = Images | KSpace
+Source = ImageStack | KSpace
 
 
 def measuring_everything(A: Linear) -> Linear:
@@ -132,26 +130,6 @@ def measuring_everything(A: Linear) -> Linear:
     full = with_core(A, offered(A).full(core(A)))
     assert isinstance(full, Linear)
     return full
-
-
-def read_stack(path: Path) -> Tensor:
-    """The array ``images`` (N, H, W) of an npz file, in float32; raises `InputError`."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "images" not in archive:
-                raise InputError(
-                    f"{path} has no array `images`.",
-                    f"It has {', '.join(archive)}.",
-                    "Save the slices as np.savez(file, images=array).",
-                )
-            images = archive["images"]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read.", f"{error}.", "Copy it again.") from error
-    if images.ndim != 3 or images.dtype.kind not in "fiu" or not np.isfinite(images).all():
-        raise InputError(
-            f"{path}: images are {images.shape} {images.dtype}.", "They must be real, (N, H, W), and finite."
-        )
-    return torch.from_numpy(images.astype(np.float32))
 
 
 # --- the inputs of a configuration -------------------------------------------------------------------------
@@ -173,8 +151,8 @@ def open_sources(
 
     ``opened`` keeps every file for the other problems. Raises `ConfigError` for a path that holds nothing.
     """
-    kind = Images if problem.operator is not None else KSpace
-    suffixes = IMAGES if kind is Images else tuple(suffix for suffix in READERS if suffix != ".hdr")
+    kind = ImageStack if problem.operator is not None else KSpace
+    suffixes = IMAGES if kind is ImageStack else tuple(suffix for suffix in READERS if suffix != ".hdr")
     paths: dict[str, Path] = {}
     for name in inputs:
         path = root / name

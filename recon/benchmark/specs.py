@@ -18,7 +18,7 @@ from ..registry.operators import refuse_operator_options
 from ..runtime.runtime import Runtime
 from .methods.kinds import Kind, kind_of, refuse_method, refuse_method_options
 
-STARTS = ("noise", "fit")
+METHOD_STARTS = ("noise", "fit")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ class ProblemSpec:
         refuse_names(self.inputs, "inputs of a problem")
         if self.operator is not None:
             refuse_mapping(self.options, "options of a problem")
-            if ":" not in str(self.operator):
-                refuse_operator_options(str(self.operator), self.options)
-            if not (is_number(self.sigma) and self.sigma >= 0):
+            refuse_operator_options(str(self.operator), self.options)
+            if not (is_finite_number(self.sigma) and self.sigma >= 0):
                 raise ConfigError(
                     f"sigma of {self.operator} is {self.sigma!r}.",
                     "It is the standard deviation of the noise per real component, images being 0 to 1.",
@@ -96,7 +95,7 @@ class MethodSpec:
             refuse_count(getattr(self, name), f"{name} of {self.sampler}", optional=True)
         for name in ("sigma_start", "sigma_end"):
             sigma = getattr(self, name)
-            if sigma is not None and not (is_number(sigma) and sigma > 0):
+            if sigma is not None and not (is_finite_number(sigma) and sigma > 0):
                 raise ConfigError(f"{name} of {self.sampler} is {sigma!r}.", "A noise level is above 0.")
         if self.kind is not Kind.RECON:
             refuse_method_options(self.sampler, self.options)
@@ -111,8 +110,8 @@ class MethodSpec:
                 known = [key for key in parameters(wrapper)[0] if key not in own]
                 refuse_unknown(options, known, f"An {name}")
         make_grid(str(self.grid), 2, 1.0, 0.1)
-        if self.start not in STARTS:
-            raise unknown("start", str(self.start), STARTS)
+        if self.start not in METHOD_STARTS:
+            raise unknown("start", str(self.start), METHOD_STARTS)
         if self.start == "fit" and self.sigma_start is None:
             raise ConfigError(
                 f"The method {self.sampler} starts at the fit, without sigma_start.",
@@ -250,6 +249,6 @@ def refuse_count(value: Any, name: str, least: int = 1, optional: bool = False) 
         raise ConfigError(f"{name}: {value!r} cannot be used.", f"It is a whole number, at least {least}.")
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_finite_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,15 +15,15 @@ from .images import PICTURES, read_array
 from .kspace import (
     KSpaceFile,
     KSpaceSlice,
-    Scan,
+    Survey,
     as_mask,
     center_crop,
     check_maps,
     crop_readout,
-    describe,
     fetch_mask,
+    kspace_file,
     maps_of_slice,
-    scan,
+    survey,
 )
 from .panel import save_panel
 from .results import ResultWriter, SavedResult, is_done, read_result
@@ -37,7 +37,7 @@ __all__ = [
     "KSpaceSlice",
     "ResultWriter",
     "SavedResult",
-    "Scan",
+    "Survey",
     "center_crop",
     "check_folder",
     "crop_readout",
@@ -54,7 +54,7 @@ __all__ = [
     "refuse_overwriting",
     "result_paths",
     "save_panel",
-    "scan",
+    "survey",
     "write_cfl",
 ]
 
@@ -74,7 +74,7 @@ def open_kspace(path: str | Path) -> KSpaceFile:
     The suffix says the format and the content must agree; a file of unknown suffix is known by its
     content. Raises `InputError` for whatever cannot be used.
     """
-    return describe(open_store(path, "kspace"))
+    return kspace_file(open_store(path, "kspace"))
 
 
 def read_mask(path: str | Path, file: KSpaceFile) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from operators.masks import MASKS, acceleration, calibration_region, make_mask
 
 from ..errors import ConfigError, InputError, unknown
-from . import PICTURES, READERS, KSpaceFile, Scan, read_mask
+from . import PICTURES, READERS, KSpaceFile, Survey, read_mask
 
 FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
 
@@ -96,13 +96,13 @@ class Acquisition:
         return f"{lines} of {total} lines{padding}, acceleration {self.accel:.3g}"
 
 
-def acquire(file: KSpaceFile, found: Scan, choice: MaskChoice) -> Acquisition:
+def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition:
     """What is used of ``file``. A made mask is seeded by the file's name, as fastMRI does.
 
     Raises `InputError` or `operators.OperatorError` where nothing is left, where the file is
     undersampled already, and for an acceleration that its lines do not allow.
     """
-    measured = measured_samples(file, found)
+    measured = measured_samples(file, survey)
     shape = (file.height, file.width)
     if choice.is_file:
         chosen = read_mask(str(choice.name), file).expand(shape)
@@ -122,9 +122,9 @@ def acquire(file: KSpaceFile, found: Scan, choice: MaskChoice) -> Acquisition:
     return Acquisition(mask, measured)
 
 
-def measured_samples(file: KSpaceFile, found: Scan) -> Tensor:
+def measured_samples(file: KSpaceFile, survey: Survey) -> Tensor:
     """(H, W) bool: where k-space was measured, by what is in it and by the file's own mask."""
-    measured = pattern(found.sampled)
+    measured = pattern(survey.sampled)
     return measured if file.mask is None else measured & file.mask.expand(file.height, file.width)
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .arrays import NpyStore
+from .arrays import NpyStore, NpzStore
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+STACK = "images"  # the name of a stack of slices in an npz file
 
 
 def read_array(path: str | Path) -> Tensor:
@@ -20,9 +21,7 @@ def read_array(path: str | Path) -> Tensor:
 
     Raises `InputError` for a file that is missing, damaged, of another format, or not of numbers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist.", "There is no file of this name.", "Check the path.")
+    path = existing(path)
     suffix = path.suffix.lower()
     if suffix not in (".npy", *PICTURES):
         raise InputError(
@@ -37,10 +36,8 @@ def read_array(path: str | Path) -> Tensor:
             "An array is of bool, whole, real or complex numbers.",
             "Save it again with np.save(path, array.astype(np.float32)).",
         )
-    if (
-        array.dtype.kind == "u" and array.dtype.itemsize > 1
-    ):  # torch computes with 8-bit unsigned numbers only
-        array = array.astype(np.int64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch computes with 8-bit unsigned numbers only
     return torch.from_numpy(np.array(array, order="C"))
 
 
@@ -91,6 +88,52 @@ def read_picture(path: str | Path) -> np.ndarray:
     if pages > 1:
         raise InputError(f"{path} holds {pages} pictures.", "Only one can be read.", "Save the one you mean.")
     return array / top
+
+
+def read_stack(path: str | Path, index: int | None = None) -> Tensor:
+    """The stack of slices ``images`` of an npz file, float32 (slices, H, W), or its slice ``index`` (H, W) alone.
+
+    Raises `InputError` as `stack_shape` does, and for NaN and infinity.
+    """
+    stack_shape(path)
+    images = torch.from_numpy(NpzStore(Path(path)).fetch(STACK, index).astype(np.float32))
+    if not torch.isfinite(images).all():
+        raise InputError(
+            f"{path}: {'the stack' if index is None else f'slice {index}'} of {STACK} holds NaN or infinity.",
+            "One such value spoils the whole image.",
+            "Write the file again, or leave the slice out.",
+        )
+    return images
+
+
+def stack_shape(path: str | Path) -> tuple[int, int, int]:
+    """(slices, H, W) of the stack ``images`` of an npz file, which is not read.
+
+    Raises `InputError` for a file that is missing or damaged, and for one without such a stack of real images.
+    """
+    store = NpzStore(existing(path))
+    entries = store.entries()
+    if STACK not in entries:
+        raise InputError(
+            f"{path} has no array `{STACK}`.",
+            f"It holds: {store.contents()}.",
+            f"Save the slices with np.savez(path, {STACK}=...).",
+        )
+    shape, dtype = entries[STACK].shape, entries[STACK].dtype
+    if len(shape) != 3 or dtype.kind not in "fiu" or 0 in shape:
+        raise InputError(
+            f"{path}: {STACK} are {dtype} of shape {shape}.",
+            "A stack of magnitude slices is real, (slices, H, W).",
+            f"Save it so, with np.savez(path, {STACK}=...).",
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a file; raises `InputError` if there is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist.", "There is no file of this name.", "Check the path.")
+    return Path(path)
 
 
 def save_picture(file: Any, image: Tensor) -> None:

@@ -90,7 +90,7 @@ class KSpaceFile:
     def _kspace(self, index: int) -> Tensor:
         whole = len(self.store.entries()[self.name].shape) == 3 and self.store.axes == "coils"
         part = self.store.fetch(self.name, None if whole else index)
-        with np.errstate(over="ignore"):  # what overflows is found, and refused, by `scan`
+        with np.errstate(over="ignore"):  # what overflows is found, and refused, by `survey`
             return as_tensor(part.reshape(self.shape[1:]), np.complex64)
 
     def _reference(self, index: int) -> Tensor | None:
@@ -103,7 +103,7 @@ class KSpaceFile:
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class Survey:
     """What a look at every sample found: ``peak`` |k|, ``sampled`` (H, W) bool, true where any slice or
     coil is not zero, and a ``fingerprint`` of the data."""
 
@@ -112,7 +112,7 @@ class Scan:
     fingerprint: str
 
 
-def scan(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> Scan:
+def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> Survey:
     """Look at every sample, a slice at a time, before any work is done with the file.
 
     Raises `InputError` for a NaN or infinite sample and for a slice of zeros. ``progress`` is told
@@ -142,10 +142,10 @@ def scan(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> S
         digest.update(kspace.numpy().data)
         if progress is not None:
             progress(index + 1)
-    return Scan(peak, sampled, digest.hexdigest())
+    return Survey(peak, sampled, digest.hexdigest())
 
 
-def describe(store: Store) -> KSpaceFile:
+def kspace_file(store: Store) -> KSpaceFile:
     """Read names, shapes, header and mask of ``store`` and check that they fit together.
 
     Raises `InputError` for k-space that is missing, empty, real, or without a coil axis, and for a

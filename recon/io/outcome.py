@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,9 +10,7 @@ import torch
 
 from operators.errors import OperatorError
 
-from ..errors import OutputError, ReconError
-
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+from ..errors import INTERRUPTED, OutputError, ReconError
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,11 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
 
+    def failed(self, path: Path, error: Exception) -> Exception:
+        """Keep the failure of the input at ``path``; returns its error as one that says what to do."""
+        self.failures.append(Failure(path, explained(error, path)))
+        return self.failures[-1].error
+
     @property
     def exit_code(self) -> int:
         """0: all done; 1: some failed; 2: nothing usable; 130: interrupted."""
@@ -41,29 +45,46 @@ class Outcome:
         return 1 if self.done else 2
 
 
-def explained(error: Exception, path: Path) -> Exception:
-    """``error`` as one that names the file and what to do."""
+def explained(error: Exception, path: Path | None = None) -> Exception:
+    """``error`` as one that says what to do, and names the input at ``path`` that it is about."""
     if isinstance(error, ReconError | OperatorError):
-        if str(path) in error.what or str(path.name) in error.what:
+        if path is None or str(path) in error.what or str(path.name) in error.what:
             return error
         return chained(type(error)(f"{path}: {error.what}", error.why, error.do), error)
+    named = "" if path is None else f"{path}: "
     if is_out_of_memory(error):
-        return chained(out_of_memory(f"{path}: there is not enough memory."), error)
+        return chained(out_of_memory(f"{named}there is not enough memory."), error)
     if isinstance(error, OSError):
-        what = f"{path}: a file cannot be read or written."
-        why = f"{error.strerror or error}" + (f" ({error.filename})." if error.filename else ".")
-        return chained(OutputError(what, why, "Free space, or choose another folder with --out."), error)
+        what = f"{named}a file or folder cannot be read or written."
+        why = f"{error.strerror or error}" + (f": {error.filename}." if error.filename else ".")
+        return chained(OutputError(what, why, REMEDIES.get(error.errno or 0, CHECK_ALL)), error)
     return chained(
         ReconError(
-            f"{path} failed: {type(error).__name__}: {error}",
-            "This is a fault of the program or of a plugin, not of the file.",
+            f"{path or 'recon'} failed: {type(error).__name__}: {error}",
+            "This is a fault of the program or of a plugin" + (", not of the file." if path else "."),
             "Run again with --debug to see where.",
         ),
         error,
     )
 
 
+FREE_SPACE = "Free space, or choose another folder with --out."
+CHECK_ACCESS = "Check who may read and write it."
+CHECK_ALL = "Check the path, the disk, and who may read and write there."
+REMEDIES = {
+    errno.ENOSPC: FREE_SPACE,
+    getattr(errno, "EDQUOT", errno.ENOSPC): FREE_SPACE,
+    errno.EACCES: CHECK_ACCESS,
+    errno.EPERM: CHECK_ACCESS,
+    errno.EROFS: "Choose another folder with --out.",
+    errno.EISDIR: "Name a file in it.",
+    errno.ENOENT: "Check the path for a typing error.",
+}
+"""What to do about an error of the system."""
+
+
 def chained(error: Exception, cause: Exception) -> Exception:
+    """``error`` as if raised from ``cause``, whose traceback --debug shows."""
     error.__cause__ = cause
     return error
 
@@ -77,6 +98,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(what: str) -> ReconError:
+    """The error for a network that does not fit, with the settings that need less."""
     return ReconError(
         what,
         "All samples of a slice go through the network together.",

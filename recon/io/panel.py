@@ -13,7 +13,7 @@ from .whole import write_whole
 
 DPI = 100
 GAP, TITLE, BAR, LABELS, TOP = 14, 24, 8, 22, 30  # pixels
-GAIN = 5.0  # how much stronger the error is shown than the image
+GAIN = 5.0  # how much brighter the error is shown than the image
 INK, PAPER = "#e8e8e8", "#101010"
 
 
@@ -36,20 +36,20 @@ def save_panel(
     scale: float = 1.0,
     caption: str = "",
 ) -> Path:
-    """Write the panel of one slice, images (h, w) in one unit, complex ones as magnitudes.
+    """Write the panel of one slice: images (h, w) of the same units, complex ones as magnitudes.
 
     Gray tiles share one window, 0 to the 99.5th percentile of the reference (of the reconstruction
-    where there is none). The error is ``|scale * reconstruction - reference|``, shown 5 times as
-    strong; ``std`` has its own window. Every pixel is drawn as a square of whole screen pixels.
-    The file appears at once or not at all; raises `OutputError` where it cannot be written.
+    without a reference). The error is ``|scale * reconstruction - reference|``, shown five times as
+    bright; ``std`` has its own window. Every pixel is drawn as a square of whole screen pixels.
+    The file appears whole or not at all. Raises `OutputError` where it cannot be written.
     """
-    figure = draw(panel(zero_filled, reconstruction, std, reference, scale), caption)
+    figure = draw(tiles_of(zero_filled, reconstruction, std, reference, scale), caption)
     path = Path(path)
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=DPI, facecolor=PAPER))
     return path
 
 
-def panel(
+def tiles_of(
     zero_filled: Tensor | np.ndarray,
     reconstruction: Tensor | np.ndarray,
     std: Tensor | np.ndarray | None,
@@ -57,8 +57,8 @@ def panel(
     scale: float,
 ) -> list[Tile]:
     """The tiles of a slice with their windows."""
-    zero_filled, image = magnitude(zero_filled), magnitude(reconstruction)
-    truth = None if reference is None else magnitude(reference)
+    zero_filled, image = absolute(zero_filled), absolute(reconstruction)
+    truth = None if reference is None else absolute(reference)
     top = window(image * scale if truth is None else truth)
     tiles = [
         Tile("zero-filled", zero_filled * scale, top),
@@ -66,7 +66,7 @@ def panel(
     ]
     if truth is not None:
         tiles.append(Tile("reference", truth, top))
-    if std is not None and np.isfinite(deviation := magnitude(std)).any():
+    if std is not None and np.isfinite(deviation := absolute(std)).any():
         tiles.append(Tile("standard deviation", deviation * scale, window(deviation * scale), "magma"))
     if truth is not None:
         tiles.append(Tile(f"error × {GAIN:g}", np.abs(image * scale - truth), top / GAIN))
@@ -74,7 +74,7 @@ def panel(
 
 
 def draw(tiles: list[Tile], caption: str) -> Any:
-    """The tiles in a row, each with its title above and its colour bar below, as a figure."""
+    """A figure of the tiles in a row, each with its title above and its colour bar below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -112,12 +112,13 @@ def draw(tiles: list[Tile], caption: str) -> Any:
 
 
 def window(image: np.ndarray) -> float:
-    """The 99.5th percentile of the finite values; 1 for an empty picture."""
+    """The value shown as white: the 99.5th percentile of the finite values; 1 for an empty picture."""
     finite = image[np.isfinite(image)]
     top = float(np.percentile(finite, 99.5)) if finite.size else 0.0
     return top or float(finite.max(initial=0.0)) or 1.0
 
 
-def magnitude(image: Tensor | np.ndarray) -> np.ndarray:
+def absolute(image: Tensor | np.ndarray) -> np.ndarray:
+    """Absolute values, float64."""
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     return np.abs(array).astype(np.float64)

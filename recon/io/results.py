@@ -1,4 +1,4 @@
-"""Results as HDF5 that fastMRI's evaluation reads, written slice by slice so that a run can be continued."""
+"""Results as HDF5 that fastMRI's evaluation reads, written slice by slice so that an interrupted run can go on."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ MEANING = {
 
 @dataclass(frozen=True)
 class SavedResult:
-    """A finished result: images (slices, h, w) float32, ``samples`` (slices, S, h, w) complex64 if asked for.
+    """A result in memory: images (slices, h, w) float32 in the units of the k-space file.
 
-    ``interval`` (slices, 2, h, w) are its low and high ends; None in files older than it.
-    ``scores`` has one value a slice for each metric, with its convention in ``conventions``; NaN
-    where there was no reference.
+    ``samples`` (slices, S, h, w) complex64 are read only if asked for. ``interval`` (slices, 2, h, w) holds
+    the low and high ends of the 90 % interval, None in files of older versions. ``scores`` has one value
+    per slice for each metric, NaN without a reference; ``conventions`` says how each is defined.
     """
 
     path: Path
@@ -64,13 +64,13 @@ class SavedResult:
 
 
 def fingerprint(config: Mapping[str, Any], source: str = "") -> str:
-    """Hash of a resolved configuration and of the data it is applied to (`Scan.fingerprint`)."""
+    """Hash of a resolved configuration and of the data it is applied to (`Survey.fingerprint`)."""
     text = json.dumps(config, sort_keys=True, default=str) + "\n" + source
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what made a result."""
+    """Versions of Python and of the packages that a result depends on, by name."""
     found = {"python": platform.python_version()}
     for name in VERSIONED:
         try:
@@ -94,7 +94,7 @@ def is_done(path: str | Path, config: Mapping[str, Any], source: str = "", overw
     if overwrite:
         return False
     path, part, wanted = Path(path), part_of(Path(path)), fingerprint(config, source)
-    old, begun = identity(path), identity(part)
+    old, begun = provenance(path), provenance(part)
     if old is not None and old.fingerprint == wanted and old.complete:
         return True
     if begun is not None and begun.fingerprint == wanted:
@@ -127,17 +127,19 @@ def is_done(path: str | Path, config: Mapping[str, Any], source: str = "", overw
 
 
 class ResultWriter:
-    """Writes ``path`` through ``path.part``, which a later run with the same configuration continues.
+    """Write a result through ``path.part``, which a later run with the same configuration continues.
 
-    All space is taken at once and a finished slice changes no structure of the file, so a run that
-    is killed leaves a file that can be read. Use it as a context manager: leaving closes it, and
-    the last slice done, `finish` renames it to ``path``.
+    All space is reserved at once and finishing a slice changes nothing in the structure of the file, so
+    a run that is killed leaves a file that can be read. Use it as a context manager: leaving closes the
+    file, and after the last slice `finish` renames it to ``path``. The writer holds a lock on ``path``
+    until it is closed.
 
-    ``size`` is (h, w) and ``samples`` the number S of samples a slice; ``source`` is the data's
-    `Scan.fingerprint`; ``scores`` names the metrics that will be written, with their conventions.
+    ``size`` is (h, w), ``samples`` the number S of samples per slice, ``source`` the data's fingerprint
+    (`Survey.fingerprint`); ``scores`` names the metrics that will be written, with their conventions.
 
-    Raises `OutputError` where the folder cannot be written, or where a ``.part`` of other settings
-    or another run is in the way (unless ``overwrite``).
+    Raises `OutputError` where the disk is full or the folder cannot be written, where another run is
+    writing the same result, and, unless ``overwrite``, where a result or a ``.part`` of other settings is
+    in the way.
     """
 
     def __init__(
@@ -256,12 +258,12 @@ class ResultWriter:
 
     @property
     def finished(self) -> list[bool]:
-        """For each slice whether it is done."""
+        """For each slice, whether it is finished."""
         return [bool(done) for done in self._file["finished"][:]]
 
     @property
     def todo(self) -> list[int]:
-        """The slices that are not done yet."""
+        """The slices that are not finished yet."""
         return [i for i, done in enumerate(self.finished) if not done]
 
     def write(
@@ -277,7 +279,7 @@ class ResultWriter:
     ) -> None:
         """Write slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
 
-        The slice counts as done only once everything else of it is in the file.
+        The slice counts as finished only once everything else of it is in the file. Raises `OutputError`.
         """
         file = self._file
         with writing(self.part):
@@ -319,7 +321,7 @@ class ResultWriter:
             self._file.close()
             with open(self.part, "rb+") as file:
                 os.fsync(file.fileno())
-            kept = identity(self.part)
+            kept = provenance(self.part)
             if kept is None or not kept.complete:
                 raise OSError(errno.EIO, "The disk kept less than was written")
             os.replace(self.part, self.path)
@@ -355,12 +357,12 @@ class ResultWriter:
 
 
 def read_result(path: str | Path, samples: bool = False) -> SavedResult:
-    """A result written by `ResultWriter`, finished or not (unfinished slices are NaN).
+    """Read what `ResultWriter` wrote, finished or not (unfinished slices are NaN).
 
-    Raises `InputError` where ``path`` is no such file.
+    Raises `InputError` where ``path`` is not such a file.
     """
     path = Path(path)
-    if not path.is_file() or identity(path) is None:
+    if not path.is_file() or provenance(path) is None:
         raise InputError(
             f"{path} is not a result.",
             "It does not exist, is damaged, or was written by another program.",
@@ -387,7 +389,7 @@ def read_result(path: str | Path, samples: bool = False) -> SavedResult:
 
 
 def allocate(group: h5py.Group, name: str, shape: tuple[int, ...], kind: Any, fill: Any) -> None:
-    """A dataset whose space is taken now, so that writing to it later moves nothing in the file."""
+    """Add a dataset whose space is allocated now, so that writing to it later moves nothing in the file."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
@@ -398,21 +400,21 @@ def allocate(group: h5py.Group, name: str, shape: tuple[int, ...], kind: Any, fi
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a result was made from, and whether all its slices are finished."""
+class Provenance:
+    """What a result was made from (`fingerprint`, settings), and whether all its slices are finished."""
 
     fingerprint: str
     config: dict[str, Any]
     complete: bool
 
 
-def identity(path: Path) -> Identity | None:
-    """Of a result; None where ``path`` is not a result, or not readable."""
+def provenance(path: Path) -> Provenance | None:
+    """Where a result comes from; None where ``path`` is not a result, or not readable."""
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("kind") != KIND:
                 return None
-            return Identity(
+            return Provenance(
                 str(file.attrs["fingerprint"]),
                 json.loads(file["config"][()]),
                 bool(file["finished"][()].all()),
@@ -432,6 +434,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, with names such as ``mask.accel``."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -442,4 +445,5 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def host(image: Tensor) -> np.ndarray:
+    """A tensor of any device as an array."""
     return image.detach().cpu().numpy()

@@ -1,4 +1,4 @@
-"""k-space made of magnitude images: eight coils, a smooth phase, noise. Its reference is known without noise."""
+"""Measurements made of known images: by any operator, or as k-space of eight coils. The truth is known without noise."""
 
 from __future__ import annotations
 
@@ -10,35 +10,59 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from operators import Operator
 from operators.coils import rss, simulate_coils
 from operators.fourier import fft2c
 
 from ..errors import InputError
 from ..noise import Noise
-from . import KSpaceFile
 from .arrays import NpzStore
-from .kspace import describe
-from .measure import smooth_field
-from .stores import ArrayInfo, Store
+from .images import STACK, read_stack, stack_shape
+from .kspace import KSpaceFile, kspace_file
+from .stores import NAMES, ArrayInfo, Store
 
 COILS, SIGMA = 8, 0.01
-IMAGES = "images"
+
+
+def simulate(A: Operator, image: Tensor, sigma: float, seed: int, index: int = 0) -> Tensor:
+    """``y = A x + n`` (1, *codomain) of one image (H, W), n of standard deviation ``sigma`` per real component.
+
+    The noise is drawn from ``seed`` and ``index``, which numbers the image, and is zero where A measures nothing.
+    """
+    if A.complex_domain and not image.is_complex():
+        image = torch.complex(image, torch.zeros_like(image))
+    with torch.no_grad():
+        clean = A(image[None, None])
+    return clean + A.masked(float(sigma) * Noise(seed, (index,))(clean, -2, "measurement"))
+
+
+def measured_by(A: Operator, y: Tensor) -> Tensor:
+    """Measurements in the dtype that A gives: real ones become complex if the codomain is complex."""
+    return torch.complex(y, torch.zeros_like(y)) if A.complex_codomain and not y.is_complex() else y
+
+
+def smooth_field(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Gaussian random fields (count, 1, size, size) of variance near 1, smooth over a third of the size or more."""
+    coarse = torch.randn(count, 1, 6, 6, generator=generator)
+    field = F.interpolate(coarse, size=2 * size, mode="bicubic", align_corners=True)
+    return field[:, :, size // 2 : size // 2 + size, size // 2 : size // 2 + size]
 
 
 @dataclass(frozen=True)
 class SimulatedStore(Store):
-    """Fully sampled k-space of the ``chosen`` slices of an npz stack, as a file would hold it.
+    """Fully sampled k-space of the ``chosen`` slices of an npz stack of magnitude images, as a file would hold it.
 
-    Noise of .01 a real component, where the image's 99.5th percentile is 1; ``reconstruction_rss`` is
-    without noise. A slice is the same whatever else is chosen.
+    Noise of .01 per real component, where the image's 99.5th percentile is 1; ``reconstruction_rss`` has
+    no noise. A slice is the same whatever others are chosen.
     """
 
     chosen: tuple[int, ...] = ()
     format: ClassVar[str] = "npz of magnitude images, measured by simulated coils"
 
     def entries(self) -> dict[str, ArrayInfo]:
-        height, width = NpzStore(self.path).entries()[IMAGES].shape[1:]
+        _, height, width = stack_shape(self.path)
         size = (len(self.chosen), COILS, height, width)
         return {
             "kspace": ArrayInfo(size, np.dtype(np.complex64)),
@@ -48,7 +72,7 @@ class SimulatedStore(Store):
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
         if index is None:
             return np.stack([self.fetch(name, i) for i in range(len(self.chosen))])
-        coils = coil_images(magnitudes(self.path, self.chosen[index]), self.chosen[index])
+        coils = coil_images(read_stack(self.path, self.chosen[index]), self.chosen[index])
         if name == "reconstruction_rss":
             return rss(coils).numpy()
         noise = Noise(1, (self.chosen[index],))(coils[None], 0)[0]
@@ -57,44 +81,32 @@ class SimulatedStore(Store):
 
 def holds_images(path: Path) -> bool:
     """Whether a file is a stack of images: an npz with ``images`` and no k-space."""
-    return path.suffix.lower() == ".npz" and path.is_file() and IMAGES in (names := NpzStore(path).entries()) and not {"kspace", "ksp"} & set(names)  # fmt: skip
-
-
-def count_images(path: Path) -> int:
-    """How many slices a stack holds; raises `InputError` where it is no stack."""
-    entry = NpzStore(path).entries()[IMAGES]
-    if len(entry.shape) != 3 or entry.dtype.kind not in "fiu" or 0 in entry.shape:
-        raise InputError(
-            f"{path}: {IMAGES} are {entry.dtype} of shape {entry.shape}.",
-            "A stack of magnitude slices is real, (slices, H, W).",
-            "Save it so, with np.savez(path, images=...).",
-        )
-    return entry.shape[0]
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return False
+    names = set(NpzStore(path).entries())
+    return STACK in names and not names & set(NAMES["kspace"])
 
 
 def simulated_file(path: Path, chosen: Sequence[int]) -> KSpaceFile:
-    """The k-space of these slices of a stack; raises `InputError` for one that is no magnitude image."""
+    """The k-space of these slices of a stack; raises `InputError` for one that is not a magnitude image."""
     for index in chosen:
-        image = magnitudes(path, index)
-        if not bool(torch.isfinite(image).all()) or float(image.min()) < 0 or not peak(image) > 0:
+        image = read_stack(path, index)
+        if float(image.min()) < 0 or not peak(image) > 0:
             raise InputError(
-                f"{path}: slice {index} of {IMAGES} is no magnitude image.",
-                "It is negative or not finite somewhere, or empty.",
+                f"{path}: slice {index} of {STACK} is not a magnitude image.",
+                "It is negative somewhere, or zero nearly everywhere.",
                 "Leave this slice out.",
             )
-    return describe(SimulatedStore(path, chosen=tuple(chosen)))
-
-
-def magnitudes(path: Path, index: int) -> Tensor:
-    return torch.from_numpy(NpzStore(path).fetch(IMAGES, index).astype(np.float32))
+    return kspace_file(SimulatedStore(path, chosen=tuple(chosen)))
 
 
 def peak(image: Tensor) -> float:
+    """The 99.5th percentile, which is 1 in the units of the shipped priors."""
     return float(torch.quantile(image.flatten(), 0.995))
 
 
 def coil_images(magnitude: Tensor, seed: int) -> Tensor:
-    """(H, W) magnitudes -> (8, H, W) coil images of `with_phase`."""
+    """(H, W) magnitudes -> (8, H, W) complex64 coil images of `with_phase`."""
     height, width = magnitude.shape
     return simulate_coils(COILS, (height, width)) * with_phase(magnitude, seed)
 

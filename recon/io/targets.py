@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 
-LONGEST = 255  # bytes of a file name, where the system does not say
+NAME_BYTES = 255  # bytes of a file name, where the system does not say
 
 
 def fitting(folder: str | Path, stem: str, suffix: str) -> Path:
@@ -26,12 +26,12 @@ def fitting(folder: str | Path, stem: str, suffix: str) -> Path:
 def longest_name(folder: Path) -> int:
     """Bytes that a file name in ``folder``, which need not exist yet, may have."""
     try:
-        return os.pathconf(existing(folder), "PC_NAME_MAX")
+        return os.pathconf(nearest_folder(folder), "PC_NAME_MAX")
     except (OSError, ValueError, AttributeError):  # not every system can say
-        return LONGEST
+        return NAME_BYTES
 
 
-def existing(folder: Path) -> Path:
+def nearest_folder(folder: Path) -> Path:
     """``folder`` or the nearest folder above it that exists."""
     return next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path.cwd())
 
@@ -102,7 +102,7 @@ def check_folder(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        nearest = existing(folder)
+        nearest = nearest_folder(folder)
         if not nearest.is_dir():
             raise NotADirectoryError(f"{nearest} is a file")
         with tempfile.TemporaryFile(dir=nearest):

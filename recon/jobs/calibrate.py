@@ -1,4 +1,4 @@
-"""The job behind ``recon calibrate``: reconstruct what is known, and count how often the intervals hold it."""
+"""The job behind ``recon calibrate``: reconstruct known images, and count how often the intervals hold them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from tqdm import tqdm
 from ..calibration import Calibration, Measured, measure, summary
 from ..errors import ConfigError, InputError
 from ..intervals import refuse_level
-from ..io import center_crop, check_folder, open_kspace, refuse_existing, refuse_overwriting, scan
+from ..io import center_crop, check_folder, open_kspace, refuse_existing, refuse_overwriting, survey
 from ..io.acquisition import MaskChoice, has_gaps, measured_samples
-from ..io.json_text import json_text
-from ..io.simulated import count_images, holds_images, simulated_file
+from ..io.images import stack_shape
+from ..io.reports import json_text
+from ..io.simulated import holds_images, simulated_file
 from ..io.whole import write_together
-from .shared.planning import PlannedFile, describe, kspace_files, plan_file
-from .shared.reliability import figure, others, report, table, verdict
+from .shared.planning import PlannedFile, kspace_files, plan_file, plan_in_words
+from .shared.reliability import (
+    calibration_markdown,
+    coverage_table,
+    ranks_in_words,
+    reliability_figure,
+    verdict,
+)
 from .shared.settings import Settings, prepared_prior
 from .shared.slices import batches, reconstruct_some
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-MASK = MaskChoice("random", 4, 0.08)  # where none is chosen
+USUAL_MASK = MaskChoice("random", 4, 0.08)  # where none is chosen
 SLICES = 8  # of each input, where their number is not given
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """An input: its plan, and which of the plan's slices are measured, with their numbers in the input."""
+    """An input: its plan, and the slices that are measured, as index in the plan -> number in the input."""
 
     plan: PlannedFile
     slices: dict[int, int]
@@ -48,12 +55,13 @@ def calibrate(
 ) -> Calibration | None:
     """Measure `calibration.summary` over ``slices`` of each input, and write ``calibration.json``, ``.md`` and ``.png``.
 
-    Inputs: fully sampled k-space, undersampled here, with the root sum of squares of all data as the
-    reference (its noise counts against the intervals); or stacks of magnitude slices (.npz,
-    ``images``), measured by `simulated.SimulatedStore`, with a reference without noise. Slices are the
-    middles of equal parts of the input. Returns None for a dry run. Everything is checked before the first
-    network call; one bad input stops all, since what remained would be another set. Raises
-    `ConfigError`, `InputError` and `OutputError`.
+    An input is fully sampled k-space, which is undersampled here, its reference the root sum of squares
+    of all data (whose noise counts against the intervals); or a stack of magnitude slices (.npz,
+    ``images``), measured by simulated coils (`io.simulated.SimulatedStore`), with a reference without
+    noise. Slices are the middles of equal parts of the input. Returns None for a dry run. Everything is
+    checked before the first network call, and one bad input stops the job: the others would be another
+    set. ``reads`` are further files that the command reads, such as its configuration: none of its
+    inputs is written over. Raises `ConfigError`, `InputError` and `OutputError`.
     """
     settings, say = settings or Settings(), say or tqdm.write
     levels = refused_levels(levels)
@@ -74,40 +82,31 @@ def calibrate(
     if dry_run:
         for piece in pieces:
             chosen = ", ".join(map(str, piece.slices.values()))
-            say(f"{describe(piece.plan, settings, prior, len(piece.slices))}\n  slices measured: {chosen}")
+            say(
+                f"{plan_in_words(piece.plan, settings, prior, len(piece.slices))}\n  slices measured: {chosen}"
+            )
         return None
     try:
-        measured = work(pieces, settings, prior, levels, say)
+        measured = measure_slices(pieces, settings, prior, levels, say)
     except KeyboardInterrupt:
-        say(
-            "Interrupted. Nothing was written: a calibration is one of all slices, so the same command starts again."
-        )
+        say("Interrupted. Nothing was written: slices count together only, so the same command starts again.")
         raise
     found = summary(measured, levels)
-    names = [path.name for path in files]
-    texts = as_json(found, names, settings), report(found, names, settings.recipe, settings.mask)
-    write_together(
-        {
-            targets[0]: lambda file: file.write(texts[0].encode()),
-            targets[1]: lambda file: file.write(texts[1].encode()),
-            targets[2]: lambda file: figure(found).savefig(file, format="png"),
-        }
-    )
-    say(table(found))
-    say(others(found))
-    say(f"Written: {', '.join(map(str, targets))}")
+    write_reports(targets, found, [path.name for path in files], settings)
+    for line in (coverage_table(found), ranks_in_words(found), f"Written: {', '.join(map(str, targets))}"):
+        say(line)
     say(verdict(found))
     return found
 
 
-def work(
+def measure_slices(
     pieces: Sequence[Piece],
     settings: Settings,
     prior: object,
     levels: Sequence[float],
     say: Callable[[str], object],
 ) -> list[Measured]:
-    """Every chosen slice, reconstructed and compared, under one bar."""
+    """Reconstruct every chosen slice and compare it with its reference, under one bar."""
     measured: list[Measured] = []
     total = sum(len(piece.slices) for piece in pieces) * settings.recipe.steps
     with tqdm(total=total, unit="step", disable=None, smoothing=0.05) as bar:
@@ -117,20 +116,23 @@ def work(
                     assert reference is not None  # `make_piece`
                     samples = center_crop(result.samples, plan.file.crop)
                     measured.append(measure(reference, samples, levels, result.weights))
-                    held = ", ".join(f"{level:g}: {share:.3f}" for level, share in zip(levels, measured[-1].held, strict=True))  # fmt: skip
+                    held = ", ".join(
+                        f"{level:g}: {share:.3f}"
+                        for level, share in zip(levels, measured[-1].held, strict=True)
+                    )
                     say(f"  {plan.file.path.name}, slice {numbers[index]}: {held}")
     return measured
 
 
 def make_piece(path: Path, slices: int | None, target: Path, settings: Settings, prior: object) -> Piece:
-    """What is measured of one input; raises `InputError` where it has no reference, or too few slices."""
+    """The plan of one input; raises `InputError` where it has no reference, or too few slices."""
     if holds_images(path):
-        chosen = spread_evenly(count_images(path), slices, path)
+        chosen = spread_evenly(stack_shape(path)[0], slices, path)
         file, numbers = simulated_file(path, chosen), dict(enumerate(chosen))
     else:
         file = replace(open_kspace(path), reference=None)  # the file's own may be of another kind
         numbers = {index: index for index in spread_evenly(file.slices, slices, path)}
-    found = scan(file)
+    found = survey(file)
     if has_gaps(measured_samples(file, found)):
         raise InputError(
             f"{path} has no reference: it is undersampled.",
@@ -160,8 +162,8 @@ def spread_evenly(count: int, wanted: int | None, path: Path) -> list[int]:
 
 
 def with_usual_mask(settings: Settings) -> Settings:
-    """`MASK` where no mask is chosen."""
-    return replace(settings, mask=MASK) if settings.mask == MaskChoice() else settings
+    """`USUAL_MASK` where no mask is chosen."""
+    return replace(settings, mask=USUAL_MASK) if settings.mask == MaskChoice() else settings
 
 
 def refused_levels(levels: Sequence[float]) -> tuple[float, ...]:
@@ -174,6 +176,7 @@ def refused_levels(levels: Sequence[float]) -> tuple[float, ...]:
 
 
 def refuse_few(samples: int, slices: int | None) -> None:
+    """Raise `ConfigError` for fewer than two samples, or less than one slice."""
     if samples < 2:
         raise ConfigError(
             f"samples is {samples}.", "One sample has no interval.", "Use --samples 16, at least 2."
@@ -183,7 +186,26 @@ def refuse_few(samples: int, slices: int | None) -> None:
 
 
 def raised(path: Path, error: Exception) -> None:
+    """Stop at the first input that cannot be used."""
     raise error
+
+
+def write_reports(
+    targets: Sequence[Path], found: Calibration, names: Sequence[str], settings: Settings
+) -> None:
+    """The calibration as JSON, Markdown and figure; all three are replaced, or none is."""
+    data, text = (
+        as_json(found, names, settings),
+        calibration_markdown(found, names, settings.recipe, settings.mask),
+    )
+    as_data, as_text, as_figure = targets
+    write_together(
+        {
+            as_data: lambda file: file.write(data.encode()),
+            as_text: lambda file: file.write(text.encode()),
+            as_figure: lambda file: reliability_figure(found).savefig(file, format="png"),
+        }
+    )
 
 
 def as_json(found: Calibration, names: Sequence[str], settings: Settings) -> str:

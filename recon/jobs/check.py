@@ -1,4 +1,4 @@
-"""What ``recon check`` does: measure an operator of the user's own against the laws."""
+"""The job behind ``recon check``: an operator of the user's own, measured against the laws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..registry.operators import build_operator
 
 
 def check_operator(name: str, options: Mapping[str, Any]) -> str:
-    """Measure an operator and say each law's error; raises `operators.LawBroken` with the first broken one."""
+    """The error of each law that the operator ``name``, built from ``options``, keeps.
+
+    Raises `operators.LawBroken` with the first that it breaks, `ConfigError` where it cannot be built.
+    """
     operator = build_operator(name, options)
     report = check(operator)
     kind = "linear" if operator.linear else "nonlinear"

@@ -1,4 +1,4 @@
-"""What ``recon inspect`` says of a k-space file: what is in it, how it was sampled, how noisy it is."""
+"""The job behind ``recon inspect``: what a k-space file holds, how it was sampled, how noisy it is."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from operators.coils import noise_level
 from operators.masks import calibration_region
 
 from ..errors import ReconError
-from ..io import KSpaceFile, open_kspace, scan
+from ..io import KSpaceFile, open_kspace, survey
 from ..io.acquisition import Acquisition, MaskChoice, acquire
 
 
 def inspect(path: str | Path) -> str:
-    """A report of one file; raises `ReconError` where it is no k-space at all."""
+    """A report of one file; what is wrong with it is a warning in it. Raises `ReconError` for what is not k-space."""
     file = open_kspace(path)
     lines = [f"{file.path}: {file.format}", *contents(file), *geometry(file)]
     warnings = list(file.notes)
     try:
-        found = scan(file)
+        found = survey(file)
         acquisition = acquire(file, found, MaskChoice())
         lines += [*sampling(file, acquisition), *levels(file, acquisition, found.peak)]
     except ReconError as error:
@@ -38,6 +38,7 @@ def contents(file: KSpaceFile) -> list[str]:
 
 
 def geometry(file: KSpaceFile) -> list[str]:
+    """Slices, coils, sizes, oversampling, header and reference."""
     kind = f"{file.coils} coils" if file.coils > 1 else "single coil"
     first, last = file.acquired
     lines = [
@@ -55,6 +56,7 @@ def geometry(file: KSpaceFile) -> list[str]:
 
 
 def sampling(file: KSpaceFile, acquisition: Acquisition) -> list[str]:
+    """The mask, where it is known from, and the region in the centre that is fully sampled."""
     said = "in the file" if file.mask is not None else "found, from the samples that are zero"
     whole = bool(acquisition.mask.all())
     lines = [f"  mask       {'none: ' if whole else ''}{acquisition}{'' if whole else f' ({said})'}"]
@@ -67,11 +69,11 @@ def sampling(file: KSpaceFile, acquisition: Acquisition) -> list[str]:
 
 
 def levels(file: KSpaceFile, acquisition: Acquisition, peak: float) -> list[str]:
-    """Noise of the middle slice, a real component, and the dynamic range."""
+    """Noise of the middle slice per real component, its strength, and the largest sample of all."""
     kspace = file.read_slice(file.slices // 2).kspace
     sigma = float(noise_level(kspace, acquisition.mask))
     strength = float(torch.view_as_real(kspace[:, acquisition.mask]).square().mean().sqrt())
     return [
-        f"  noise      {sigma:.3g} a real component (slice {file.slices // 2}); signal and noise rms {strength:.3g}",
+        f"  noise      {sigma:.3g} per real component (slice {file.slices // 2}); signal and noise rms {strength:.3g}",
         f"  largest    |k| = {peak:.3g}",
     ]

@@ -1,4 +1,4 @@
-"""What ``recon list`` says: the names there are, and what is known of each."""
+"""The job behind ``recon list``: the names there are, and what is known of each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from operators.masks import MASKS
 
 from ..networks.load import WEIGHTS, shipped
 from ..posteriors import POSTERIORS
+from ..registry.objects import make_solver, sampler_class
 from ..registry.operators import OPERATORS
 from ..solvers import SOLVERS
 
-Row = tuple[str, ...]
+Words = tuple[str, ...]  # one of each column
 
 
-def operators() -> tuple[Row, list[Row]]:
+def operators() -> tuple[Words, list[Words]]:
+    """Operators by name: which images they act on, their options, what they are."""
     rows = [
         (
             name,
@@ -29,7 +31,8 @@ def operators() -> tuple[Row, list[Row]]:
     return ("name", "images", "options", "what it is"), rows
 
 
-def samplers() -> tuple[Row, list[Row]]:
+def samplers() -> tuple[Words, list[Words]]:
+    """Samplers by name: network calls per step under a solver of one call, which operators, options."""
     rows = [
         (
             name,
@@ -38,18 +41,20 @@ def samplers() -> tuple[Row, list[Row]]:
             ", ".join(p for p in inspect.signature(kind).parameters if p not in ("prior", "problem")) or "-",
             first_line(kind),
         )
-        for name, kind in POSTERIORS.items()
+        for name in POSTERIORS
+        for kind in [sampler_class(name)]
     ]
-    return ("name", "calls a step", "operators", "options", "what it is"), rows
+    return ("name", "calls per step", "operators", "options", "what it is"), rows
 
 
-def solvers() -> tuple[Row, list[Row]]:
+def solvers() -> tuple[Words, list[Words]]:
+    """Solvers by name: order, network calls per step, whether they add noise, options with their defaults."""
     rows = []
     for name, kind in SOLVERS.items():
-        solver = kind()
+        solver = make_solver(name)
         set_by_name = getattr(kind, "keywords", {})
         options = (
-            f"{key}={shown(getattr(solver, key))}"
+            f"{key}={in_short(getattr(solver, key))}"
             for key in inspect.signature(kind).parameters
             if key not in set_by_name
         )
@@ -58,15 +63,16 @@ def solvers() -> tuple[Row, list[Row]]:
             f" (first {', '.join(map(str, solver.warmup))})" if solver.warmup else ""
         )
         rows.append((name, str(solver.order), calls, noisy, ", ".join(options) or "-", solver.reference))
-    return ("name", "order", "calls a step", "stochastic", "options", "reference"), rows
+    return ("name", "order", "calls per step", "stochastic", "options", "reference"), rows
 
 
-def shown(value: object) -> str:
-    """A number or word as it is, an object by its kind."""
+def in_short(value: object) -> str:
+    """A number or word as it is, an object by the name of its class."""
     return str(value) if isinstance(value, str | int | float) else type(value).__name__
 
 
-def priors() -> tuple[Row, list[Row]]:
+def priors() -> tuple[Words, list[Words]]:
+    """Priors that ship: kind of images, size, noise levels, training data."""
     rows = []
     for name in shipped():
         card = json.loads((WEIGHTS / f"{name}.json").read_text())
@@ -82,11 +88,12 @@ def priors() -> tuple[Row, list[Row]]:
     return ("name", "images", "parameters", "sigma", "trained on"), rows
 
 
-def masks() -> tuple[Row, list[Row]]:
+def masks() -> tuple[Words, list[Words]]:
+    """Sampling masks by name."""
     return ("name", "what it is"), [(name, first_line(make)) for name, make in MASKS.items()]
 
 
-LISTS: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
+LISTINGS: dict[str, Callable[[], tuple[Words, list[Words]]]] = {
     "operators": operators,
     "samplers": samplers,
     "solvers": solvers,
@@ -96,12 +103,12 @@ LISTS: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
 
 
 def listing(kinds: Iterable[str]) -> str:
-    """A table for each kind."""
-    return "\n\n".join(f"{kind}\n{table(*LISTS[kind]())}" for kind in kinds)
+    """For each kind its name, and below it what there is of it, in columns."""
+    return "\n\n".join(f"{kind}\n{in_columns(*LISTINGS[kind]())}" for kind in kinds)
 
 
-def table(head: Row, rows: list[Row]) -> str:
-    """Columns as wide as their longest entry, the last one open."""
+def in_columns(head: Words, rows: list[Words]) -> str:
+    """Columns as wide as their longest entry, without spaces at the end of a line."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -110,4 +117,5 @@ def table(head: Row, rows: list[Row]) -> str:
 
 
 def first_line(thing: object) -> str:
+    """The first line of the docstring."""
     return (inspect.getdoc(thing) or "").partition("\n")[0].replace("`", "")

@@ -21,14 +21,14 @@ from ..io import (
     refuse_overwriting,
     result_paths,
     save_panel,
-    scan,
+    survey,
 )
 from ..io.lock import refuse_busy
 from ..io.outcome import Failure, Outcome, explained
 from ..io.results import part_of
 from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
-from .shared.planning import PlannedFile, describe, kspace_files, plan_file
+from .shared.planning import PlannedFile, kspace_files, plan_file, plan_in_words
 from .shared.settings import Settings, prepared_prior
 from .shared.slices import batches, reconstruct_some, reference_of
 
@@ -70,10 +70,10 @@ def reconstruct(
         plans = plan_files(files, targets, settings, prior, overwrite, reads, failed)
         if dry_run:
             for plan in plans:
-                say(describe(plan, settings, prior))
+                say(plan_in_words(plan, settings, prior))
             outcome.done = [plan.target for plan in plans]
             return outcome
-        work(plans, settings, prior, overwrite, outcome, say, failed)
+        reconstruct_files(plans, settings, prior, overwrite, outcome, say, failed)
     except KeyboardInterrupt:
         outcome.interrupted = True
         afresh = overwrite and any(part_of(target).exists() for target in targets)
@@ -100,7 +100,7 @@ def plan_files(
         for path, target in zip(files, targets, strict=True):
             try:
                 file = open_kspace(path)
-                plan = plan_file(file, scan(file), target, settings, prior)
+                plan = plan_file(file, survey(file), target, settings, prior)
                 refuse_overwriting((picture_path(target, index) for index in range(file.slices)), reads)
                 refuse_busy(target)
                 plans.append(replace(plan, done=is_done(target, plan.config, plan.source, overwrite)))
@@ -113,7 +113,7 @@ def plan_files(
 # --- the work --------------------------------------------------------------------------------------------
 
 
-def work(
+def reconstruct_files(
     plans: Sequence[PlannedFile],
     settings: Settings,
     prior: Any,
@@ -207,7 +207,7 @@ def finish_slice(
     std, interval = (
         None if image is None else center_crop(image, size) for image in (result.std, result.interval)
     )
-    found = compare(mean, reference, peak)
+    found = score_slice(mean, reference, peak)
     words = in_words({name: float(score) for name, score in found.items()})
     save_panel(
         picture_path(plan.target, index),
@@ -242,7 +242,7 @@ def reference_peak(plan: PlannedFile) -> float | None:
     return peak
 
 
-def compare(mean: Tensor, reference: Tensor | None, peak: float | None) -> dict[str, Score]:
+def score_slice(mean: Tensor, reference: Tensor | None, peak: float | None) -> dict[str, Score]:
     """Scores of one slice; none without a reference, or where it is zero everywhere."""
     if reference is None or peak is None or not float(reference.max()) > 0:
         return {}

@@ -16,7 +16,7 @@ from .base import Posterior
 
 @dataclass(frozen=True)
 class AroundMemo:
-    """What a sampler around another carries in `State.memo`: fields of its own, and ``inner``, the memo of the sampler inside."""
+    """What a sampler around another carries in `State.memo`: fields of its own, and ``inner``, the inner sampler's memo."""
 
     inner: Any = field(default=None, kw_only=True)
 

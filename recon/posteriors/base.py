@@ -19,8 +19,8 @@ from ..walk import walk
 class Posterior:
     """The prior itself, ``x0 = D(x, s)``: the unconditional sampler, and what every other sampler derives from.
 
-    A sampler is configuration: nothing about a walk is stored in it. What a walk carries travels in its
-    `State`, whose tensors have one row a sample, image-major, (rows, *domain); ``problem.y`` has as many rows.
+    A sampler is configuration: nothing that changes during a walk is stored in it. That travels in the
+    `State`, whose tensors have one row for each sample, image-major, (rows, *domain); ``problem.y`` has as many rows.
 
     A subclass overrides ``denoise`` (what the solver sees at a noise level), ``start`` and ``correct`` (what happens
     between steps, at a fixed level), or, where its steps are not a solver's, ``run``. It overrides ``check_problem``
@@ -63,7 +63,7 @@ class Posterior:
     # --- checks: all before the first network call -------------------------------------------------------
 
     def check_problem(self, problem: Problem) -> None:
-        """Raise `ConfigError` for a problem this sampler cannot solve; an override may also store what it derives from it.
+        """Raise `ConfigError` for a problem this sampler cannot solve; an override may store what it derives from it.
 
         Called by the constructor and by ``given``, hence also where `Active` has measured more. Call
         ``super().check_problem(problem)`` first: it checks ``linear_only``.
@@ -99,7 +99,7 @@ class Posterior:
         return self.calls * solver.calls(steps) + self.level_calls * steps
 
     def steps_for(self, solver: Solver, calls: int, lowest: float | None = None) -> int:
-        """The most steps with at most ``calls`` network calls; raises `ConfigError` where the fewest steps take more."""
+        """The most steps with at most ``calls`` network calls; raises `ConfigError` where the fewest take more."""
         least = max(least_steps(solver), 1)
         if calls < least or self.network_calls(solver, least, lowest) > calls:
             raise ConfigError(
@@ -128,7 +128,8 @@ class Posterior:
         solver calls it once or several times a step, at points and levels of its own. ``memo`` is that of the
         state at the beginning of the step. Returns tensors of the shape, dtype and device of ``x``:
         `Estimate.keep_state` for a denoiser, ``x = x0 + sigma eps``, or `Estimate.keep_noise` where the point
-        moves too. Raises nothing of its own: what cannot be solved is refused before the walk.
+        moves too. What cannot be solved is refused before the walk; raises `ConfigError` for a prior that turns out
+        to be useless to it, such as one without a gradient.
         """
         return Estimate.keep_state(x, sigma, self.prior(x, sigma))
 

@@ -9,44 +9,40 @@ from typing import cast
 
 from torch import Tensor
 
-from operators.base import Linear
 from operators.krylov import add_scaled
 
 from ..errors import ConfigError, unknown
 from ..noise import Draw, Noise
 from ..problem import Problem
+from ..solvers.base import Solver
 from ..state import State
-from .shared.jacobian import residual_and_pull
+from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
 from .shared.norms import norms
 from .shared.proximal import Proximal, refuse_no_steps
 
-KERNELS = ("langevin", "gaussian")
-
 
 class DAPS(OwnLoop):
-    """``x' = x0 + t z``, ``x0`` from ``exp(-||A x0 - y||^2 / (2 tau^2) - ||x0 - xhat||^2 / (2 r^2))`` around the flow's end.
+    """``x' = x0 + t z``, ``x0 ~ exp(-||A x0 - y||^2 / (2 tau^2) - ||x0 - xhat||^2 / (2 r^2))`` around the flow's end.
 
-    ``xhat`` is the probability flow from (x, s) to 0 in ``ode_steps`` steps of the solver given to
-    `recon.sample`, which must be deterministic; on levels that scale with s. ``ode_steps=1`` is the
+    ``xhat`` is the end of the probability flow from (x, s) to 0, in ``ode_steps`` steps of the solver given to
+    `recon.sample`, which must be deterministic, on levels that scale with s. ``ode_steps=1`` is the
     denoised image. ``spread``: r as a function of s, default r = s (the paper). ``tau``: default
     sigma_y; the paper's is .01, a temperature.
 
     ``kernel``: "langevin" (the paper) takes ``langevin`` steps ``x0 += -h grad + sqrt(2 h) z`` from
     ``xhat``, with ``h = 2 rate / (||A||^2 / tau^2 + 1 / r^2)`` of each row's own operator: stable for rate <
-    1, where the mode of precision k has the variance ``1 / (k (1 - h k / 2))``. ``step``, for nonlinear
-    operators: ``h = 1 / (1 / step + 1 / r^2)``, so only the data's share is yours to judge. What is not
-    measured moves by ``sqrt(2 h)`` a step: it stays nearer to xhat than r. "gaussian" draws from that law
+    1, where a mode of precision k has the variance ``1 / (k (1 - h k / 2))``. ``step``, for nonlinear
+    operators: ``h = 1 / (1 / step + 1 / r^2)``, so that you judge the share of the data only. What is not
+    measured moves by ``sqrt(2 h)`` a step: it stays closer to xhat than r. "gaussian" draws from that law
     exactly, for linear operators: in singular coordinates where A has them, else from perturbed
     measurements by ``steps`` CG steps.
 
-    Biased for r = s: with the prior N(0, 1), A = 1, sigma_y = .5, y = 1, mean .890 and variance .222 for
-    .8 and .2; and where little is measured an exact draw leaves the state noisier than its level, by up
+    Traps: biased for r = s: with the prior N(0, 1), A = 1, sigma_y = .5, y = 1, mean .890 and variance .222 instead
+    of .8 and .2; and where little is measured an exact draw leaves the state noisier than its level, by up
     to ``sqrt(2)``. With the true belief, ``ode_steps=1`` and ``r^2 = s^2 v / (s^2 + v)`` for the prior N(m, v I),
-    it is exact on any grid.
-
-    Traps: the released Langevin step weighs the data by ``1 / tau^2`` where its Metropolis step has
-    ``1 / (2 tau^2)``; its step size sits on the edge of stability; and it answers zeros where it met NaN.
+    it is exact on any grid. The released Langevin step weighs the data by ``1 / tau^2`` where its Metropolis step
+    has ``1 / (2 tau^2)``; its step size is at the edge of stability; and it returns zeros where it met NaN.
     Source: Zhang et al., Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing,
     CVPR 2025, algorithm 1.
     """
@@ -69,16 +65,14 @@ class DAPS(OwnLoop):
         steps: int = 20,
         tol: float = 1e-6,
     ):
-        if kernel not in KERNELS:
-            raise unknown("kernel of DAPS", kernel, KERNELS)
+        if kernel not in ("langevin", "gaussian"):
+            raise unknown("kernel of DAPS", kernel, ("langevin", "gaussian"))
         for name, count in (("ode_steps", ode_steps), ("langevin", langevin)):
             if count < 1:
-                raise ConfigError(f"{name} is {count}.", "At least one step is needed.", "Leave it away.")
+                raise ConfigError(f"{name} is {count}.", "At least one step is needed.", "Leave it out.")
         for name, size in (("tau", tau), ("step", step)):
             if size is not None and not (size > 0 and math.isfinite(size)):
-                raise ConfigError(
-                    f"{name} is {size}.", "DAPS divides by it, or stands still.", "Leave it away."
-                )
+                raise ConfigError(f"{name} is {size}.", "It is a positive, finite number.", "Leave it out.")
         if not 0 < rate < 1:
             raise ConfigError(f"rate is {rate}.", "Langevin steps are stable between 0 and 1.", "Use .1.")
         refuse_no_steps("DAPS", steps)
@@ -88,6 +82,7 @@ class DAPS(OwnLoop):
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
+        """Refuses tau = 0, and nonlinear operators without a step size; prepares the draw of x0."""
         super().check_problem(problem)
         self.tau = problem.sigma if self.tau_given is None else self.tau_given
         if self.tau == 0:
@@ -107,13 +102,16 @@ class DAPS(OwnLoop):
         elif self.step_size is None:
             self.norm_squared = norms(problem).square()
 
-    def pair(self, solver) -> None:
+    def pair(self, solver: Solver) -> None:
+        """Refuses solvers with noise, and of an order that ``ode_steps`` do not reach."""
         refuse_inner_solver("DAPS", solver, self.ode_steps)
 
-    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+    def network_calls(self, solver: Solver, steps: int, lowest: float | None = None) -> int:
+        """Those of the flow in every step."""
         return flow_calls(self.prior, solver, self.ode_steps, steps, lowest)
 
-    def states(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+    def states(self, solver: Solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+        """Flow, draw of x0, fresh noise of the next level."""
         flow = flowing(self.prior, solver, self.ode_steps, grid, x.dtype)
         for index, (sigma, target) in enumerate(pairwise(grid)):
             draw = noise.at(index)
@@ -122,34 +120,29 @@ class DAPS(OwnLoop):
             yield State(x, target, clean)
 
     def drawn(self, xhat: Tensor, r: float, draw: Draw) -> Tensor:
-        """A draw of x0 around ``xhat``."""
-        return self.gaussian(xhat, r, draw) if self.kernel == "gaussian" else self.walked(xhat, r, draw)
+        """A draw of x0 (rows, *domain) around ``xhat``."""
+        return (
+            self.gaussian(xhat, r, draw) if self.kernel == "gaussian" else self.langevin_walk(xhat, r, draw)
+        )
 
-    def walked(self, xhat: Tensor, r: float, draw: Draw) -> Tensor:
-        """Unadjusted Langevin from xhat."""
-        h = self.size(xhat, r)
-        spring, shake, x = h / r**2, (2 * h).sqrt(), xhat
+    def langevin_walk(self, xhat: Tensor, r: float, draw: Draw) -> Tensor:
+        """Unadjusted Langevin steps from ``xhat``."""
+        h = self.langevin_size(xhat, r)
+        towards_xhat, std, x = h / r**2, (2 * h).sqrt(), xhat
         for k in range(self.langevin):
-            moved = add_scaled(x, h / self.tau**2, self.descent(x))
-            moved = add_scaled(moved, spring, xhat - x)
-            x = add_scaled(moved, shake, draw(x, f"langevin {k}"))
+            moved = add_scaled(x, h / self.tau**2, misfit_descent(cast(Problem, self.problem), x))
+            moved = add_scaled(moved, towards_xhat, xhat - x)
+            x = add_scaled(moved, std, draw(x, f"langevin {k}"))
         return x
 
-    def size(self, like: Tensor, r: float) -> Tensor:
-        """h (rows, 1, ...)."""
+    def langevin_size(self, like: Tensor, r: float) -> Tensor:
+        """h, for each row or for all (rows or 1, 1, ...)."""
         if self.step_size is not None:
             return like.real.new_full((1,) * like.ndim, 1 / (1 / self.step_size + 1 / r**2))
         return 2 * self.rate / (self.norm_squared / self.tau**2 + 1 / r**2)
 
-    def descent(self, x: Tensor) -> Tensor:
-        """``A^H (y - A x)``."""
-        A = self.problem.A
-        if A.linear:
-            return self.problem.backprojection - cast(Linear, A).normal(x)
-        return residual_and_pull(A, x, self.problem.y)[1]
-
     def gaussian(self, xhat: Tensor, r: float, draw: Draw) -> Tensor:
-        """``N((A^H A / tau^2 + 1 / r^2)^-1 (A^H y / tau^2 + xhat / r^2), (A^H A / tau^2 + 1 / r^2)^-1)``."""
+        """A draw of ``N((A^H A / tau^2 + 1 / r^2)^-1 (A^H y / tau^2 + xhat / r^2), (A^H A / tau^2 + 1 / r^2)^-1)``."""
         fit, rho = self.fit, (self.tau / r) ** 2
         if fit.svd is not None:
             std = self.tau / (fit.s.square() + rho).sqrt()

@@ -14,28 +14,28 @@ from operators.spectral import Spectral, significant, spectral
 from ..errors import ConfigError
 from ..noise import Draw, Noise
 from ..problem import Problem
+from ..solvers.base import Solver
 from ..state import State
 from .shared.loops import OwnLoop
-
-STARTS = ("measured", "noise")
 
 
 class DDRM(OwnLoop):
     """``x' ~ N(y, t^2 - n^2)`` where the noise n of a singular coordinate is below the level t; the prior's elsewhere.
 
-    In singular coordinates i, from s to t, with ``y_i = (U^H y)_i / s_i`` and its noise ``n_i = sigma_y / s_i``:
+    A step from s to t in singular coordinates i, with ``y_i = (U^H y)_i / s_i`` and its noise ``n_i = sigma_y / s_i``:
 
         not measured    x'_i = D_i + t (sqrt(1 - eta^2) e_i + eta z_i)            e = (x - D) / s
         t <  n_i        x'_i = D_i + t (sqrt(1 - eta^2) (y_i - D_i) / n_i + eta z_i)
         t >= n_i        x'_i = (1 - eta_b) D_i + eta_b y_i + sqrt(t^2 - eta_b^2 n_i^2) z_i
 
-    A kernel of its own, of the grid alone: the solver is not asked. One network call a step. ``start``:
+    A kernel of its own, of the grid alone: the solver is not used. One network call a step. ``start``:
     "measured" draws ``x_i ~ N(y_i, s^2 - n_i^2)`` anew where ``n_i < s`` and keeps the given state
     elsewhere (the paper); "noise" keeps all of it, which with ``eta_b = 1`` is the released DDNM+ without
     time travel. With sigma_y > 0 the answer is the denoised image of the last level.
 
     A must have a singular value decomposition: see `operators.spectral`; values below ``cutoff`` of the
-    largest count as not measured. Nothing divides by sigma_y = 0: every measured coordinate has t >= n_i.
+    largest count as not measured. With sigma_y = 0 every measured coordinate has t >= n_i = 0: the second case, which
+    divides by n_i, does not occur.
     Source: Kawar, Elad, Ermon, Song, Denoising Diffusion Restoration Models, NeurIPS 2022, eq. 4 to 8.
     """
 
@@ -55,12 +55,13 @@ class DDRM(OwnLoop):
         for name, share in (("eta", eta), ("eta_b", eta_b)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is {share}.", "It is a share, between 0 and 1.")
-        if start not in STARTS:
+        if start not in ("measured", "noise"):
             raise ConfigError(f"start is {start!r}.", 'It is "measured" (the paper) or "noise".')
         self.eta, self.eta_b, self.start_from, self.cutoff = eta, eta_b, start, cutoff
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
+        """Refuses operators without a singular value decomposition; takes y into singular coordinates."""
         super().check_problem(problem)
         svd = spectral(problem.A)
         if svd is None:
@@ -73,7 +74,8 @@ class DDRM(OwnLoop):
             )
         self.frame = Frame(svd, problem, self.cutoff)
 
-    def states(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+    def states(self, solver: Solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+        """One kernel a step; ``solver`` is not used."""
         if self.start_from == "measured":
             x = self.frame.start(x, grid[0], noise.at(-1))
         for index, (sigma, target) in enumerate(pairwise(grid)):
@@ -82,7 +84,7 @@ class DDRM(OwnLoop):
             yield State(x, target, clean if target > 0 else x)
 
     def step(self, x: Tensor, clean: Tensor, sigma: float, target: float, draw: Draw) -> Tensor:
-        """The three cases; at target 0 there is nothing to draw."""
+        """The three cases of x' from ``x`` and ``clean = D`` (rows, *domain); at target 0 nothing is drawn."""
         frame, svd = self.frame, self.frame.svd
         c = svd.coordinates(clean)
         z = svd.coordinates(draw(x)) if target > 0 else torch.zeros_like(c)
@@ -93,7 +95,7 @@ class DDRM(OwnLoop):
 
 
 class Frame:
-    """The measurements of a problem in singular coordinates: y_i, their noise n_i, where there are any."""
+    """The measurements of a problem in singular coordinates: ``y`` and their noise ``n``, valid where ``seen``."""
 
     def __init__(self, svd: Spectral, problem: Problem, cutoff: float):
         self.svd, self.sigma_y = svd, problem.sigma
@@ -103,21 +105,21 @@ class Frame:
         self.y, self.n = inverse * self.u, problem.sigma * inverse
 
     def louder(self, level: float) -> Tensor:
-        """Where something was measured and the level is at least its noise."""
+        """Where something was measured and the level is at least as large as its noise."""
         return self.seen & (self.n <= level)
 
     def room(self, level: float, share: float) -> Tensor:
-        """``sqrt(t^2 - share^2 n^2)``: the noise a level leaves beside that of the measurement."""
+        """``sqrt(t^2 - share^2 n^2)``: the noise that is missing to level t beside that of the measurement."""
         return (level**2 - (share * self.n).square()).clamp_min(0).sqrt()
 
     def misfit_or(self, c: Tensor, noise: Tensor) -> Tensor:
-        """``(y - c) / n = (u - s c) / sigma_y`` where measured, else ``noise``; without noise nobody asks for it."""
+        """``(y - c) / n = (u - s c) / sigma_y`` where measured, else ``noise``; ``noise`` everywhere at sigma_y = 0."""
         if self.sigma_y == 0:
             return noise
         return torch.where(self.seen, (self.u - self.s * c) * (1 / self.sigma_y), noise)
 
     def start(self, x: Tensor, level: float, draw: Draw) -> Tensor:
-        """The state at the first level with what was measured in place of it."""
+        """The state at the first level, drawn anew around the measurements in the coordinates they decide."""
         z = self.svd.coordinates(draw(x, "measured"))
         placed = self.y + self.room(level, 1.0) * z
         return self.svd.image(torch.where(self.louder(level), placed, self.svd.coordinates(x)))

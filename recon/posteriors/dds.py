@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,20 +19,22 @@ from .base import Posterior
 from .shared.jacobian import Linearised, per_row, singular_tolerance
 from .shared.proximal import Proximal
 
-LENGTHS = (1.0, 0.5, 0.25, 0.0625, 0.015625)  # of a Gauss-Newton step
+STEP_LENGTHS = (1.0, 0.5, 0.25, 0.0625, 0.015625)  # of a Gauss-Newton step
 
 
 class DDS(Posterior):
     """``x0 = argmin ||A x - y||^2 + lambda(s) ||x - D||^2`` by ``steps`` CG steps from ``D = prior(x, s)``.
 
-    ``(A^H A + lambda I) x0 = A^H y + lambda D``; in singular coordinates or the operator's closed form
-    where it has one. An operator that is not linear is linearised ``newton`` times (Gauss-Newton):
+    That is ``(A^H A + lambda I) x0 = A^H y + lambda D``, solved in singular coordinates or the operator's closed
+    form where it has one. A nonlinear operator is linearised ``newton`` times (Gauss-Newton):
     ``x += t (J^H J + lambda I)^-1 (J^H (y - A(x)) + lambda (D - x))`` from D, J = A'(x) by autograd, by
-    ``steps`` CG steps each, and each row with the t of 1, 1/2, 1/4, 1/16, 1/64 that lowers the sum most, or 0.
+    ``steps`` CG steps each, and each row with the step length t of 1, 1/2, 1/4, 1/16, 1/64 that lowers the
+    loss most, or 0.
+
     ``weight``: lambda as a function of sigma, or a number; default `matched` to the noise of the
     problem (``lambda = 0``, early-stopped CG, where that is 0). ``keep``: "noise" takes the next step
     with the network's noise (the paper), "state" recomputes it from x0, which for a matched weight is
-    the exact posterior denoiser of an isotropic Gaussian prior.
+    the exact posterior denoiser of an isotropic Gaussian prior. ``tol``: relative residual at which CG stops.
     Source: Chung, Lee, Ye, Decomposed Diffusion Sampler, ICLR 2024, algorithm 1.
     """
 
@@ -60,11 +62,13 @@ class DDS(Posterior):
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
+        """Prepares the solution in singular coordinates or closed form, where the operator has one."""
         super().check_problem(problem)
         fit = Proximal(problem, self.steps, self.tol) if problem.A.linear else None
         self.direct = fit if fit is not None and (fit.svd is not None or fit.closed_form) else None
 
-    def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:
+    def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
+        """The data step from the prior's image; one network call."""
         prior = self.prior(x, sigma)
         x0 = self.fit(prior, self.lam(sigma))
         if self.keep == "state":
@@ -72,7 +76,7 @@ class DDS(Posterior):
         return Estimate.keep_noise(x, sigma, x0, prior)
 
     def lam(self, sigma: float) -> float:
-        """lambda at this level."""
+        """lambda at this noise level."""
         if callable(self.weight):
             return float(self.weight(sigma))
         if self.weight is not None:
@@ -80,9 +84,9 @@ class DDS(Posterior):
         return matched(self.problem.sigma, about(self.prior).data_var)(sigma)
 
     def fit(self, prior: Tensor, lam: float) -> Tensor:
-        """The data step, from the prior's image."""
+        """``argmin_x ||A x - y||^2 + lam ||x - D||^2`` from D = ``prior`` (rows, *domain)."""
         if not self.problem.A.linear:
-            return self.bent(prior, lam)
+            return self.gauss_newton(prior, lam)
         A, b = cast(Linear, self.problem.A), self.problem.backprojection
         if lam == 0:
             return cg(A.normal, b, prior, self.steps, singular_tolerance(self.tol, b))
@@ -90,35 +94,33 @@ class DDS(Posterior):
             return self.direct(prior, lam)
         return cg(lambda v: A.normal(v).add(v, alpha=lam), b + lam * prior, prior, self.steps, self.tol)
 
-    def bent(self, prior: Tensor, lam: float) -> Tensor:
-        """The data step of an operator that is not linear."""
+    def gauss_newton(self, prior: Tensor, lam: float) -> Tensor:
+        """The same for a nonlinear A, with a line search in each row."""
         A, y, x = self.problem.A, self.problem.y, prior
 
         def loss(x: Tensor) -> Tensor:
             with torch.no_grad():
-                r, away = A.forward(x) - y, x - prior
-            return inner(r, r).flatten() + lam * inner(away, away).flatten()
+                r, change = A.forward(x) - y, x - prior
+            return inner(r, r).flatten() + lam * inner(change, change).flatten()
 
         for _ in range(self.newton):
-            here = Linearised.at(A, x, y)
-            descent = here.pull(here.residual) + lam * (prior - x)
-            way = cg(
-                lambda v, here=here: here.pull(here.push(v)) + lam * v, descent, None, self.steps, self.tol
-            )
+            J = Linearised.at(A, x, y)
+            descent = J.pull(J.residual) + lam * (prior - x)
+            direction = cg(lambda v, J=J: J.pull(J.push(v)) + lam * v, descent, None, self.steps, self.tol)
             base, least = x, loss(x)
-            for length in LENGTHS:
-                there = base + length * way
-                its = loss(there)
-                x = torch.where(per_row(its < least, x), there, x)
-                least = torch.minimum(its, least)
+            for length in STEP_LENGTHS:
+                candidate = base + length * direction
+                candidate_loss = loss(candidate)
+                x = torch.where(per_row(candidate_loss < least, x), candidate, x)
+                least = torch.minimum(candidate_loss, least)
         return x
 
 
 def constant(gamma: float) -> Callable[[float], float]:
-    """The paper's weight: ``gamma/2 ||A x - y||^2 + 1/2 ||x - D||^2``, so ``lambda = 1 / gamma``."""
+    """The paper's weight, ``lambda = 1 / gamma`` at every level: of ``gamma/2 ||A x - y||^2 + 1/2 ||x - D||^2``."""
     return lambda sigma: 1.0 / gamma
 
 
 def matched(sigma_y: float, data_var: float = 1.0) -> Callable[[float], float]:
-    """``lambda = sigma_y^2 / r^2``, ``r^2 = s^2 v / (s^2 + v)``: the posterior precision ratio of N(., v I)."""
+    """``lambda = sigma_y^2 / r^2``, ``r^2 = s^2 v / (s^2 + v)``: exact for images of variance v, N(m, v I)."""
     return lambda sigma: sigma_y**2 * (1 / sigma**2 + 1 / data_var)

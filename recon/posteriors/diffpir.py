@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
@@ -17,11 +18,11 @@ class DiffPIR(Posterior):
     """``x0 = argmin ||A x - y||^2 + rho ||x - D||^2``, ``rho = lam sigma_y^2 / s^2``, noise recomputed.
 
     The posterior mean if the prior's belief at level s were ``N(D, s^2 / lam)``. A denoiser, which any
-    solver may walk, with a limit of small steps. The paper's zeta, the share of fresh noise, belongs to
+    solver may walk, and which has a limit of small steps. The paper's zeta, the share of fresh noise, belongs to
     the solver: ``x' = x0 + t (sqrt(1 - zeta) eps + sqrt(zeta) z)`` is ``renoise(eta=sqrt(zeta))``; zeta =
     0 is euler. The paper's tasks: zeta 1 inpainting, .1 deblurring, .25 super-resolution; lam 1 to 25.
 
-    By singular values where A has them, in its closed form, else ``steps`` CG steps from D.
+    Solved by singular values where A has them, in its closed form, else by ``steps`` CG steps from D.
     ``sigma_y = 0`` gives rho = 0, the projection ``D + A^+ (y - A D)``, which is `DDNM`.
 
     Traps: the released code leaves the data step out of the last step and returns the state before it;
@@ -51,11 +52,12 @@ class DiffPIR(Posterior):
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
+        """Prepares the data step."""
         super().check_problem(problem)
         self.fit = Proximal(problem, self.steps, self.tol)
 
-    def denoise(self, x: Tensor, sigma: float, memo=None) -> Estimate:
+    def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
+        """The data step from the prior's image; one network call."""
         prior = self.prior(x, sigma)
-        return Estimate.keep_state(
-            x, sigma, self.fit(prior, self.lam * (self.problem.sigma / sigma) ** 2), prior
-        )
+        x0 = self.fit(prior, self.lam * (self.problem.sigma / sigma) ** 2)
+        return Estimate.keep_state(x, sigma, x0, prior)

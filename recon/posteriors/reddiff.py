@@ -1,4 +1,4 @@
-"""RED-diff: one image a sample, moved by gradients; the denoiser is its regulariser."""
+"""RED-diff: an image for each sample, moved by gradients; the denoiser is its regulariser."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from operators.base import Linear
-
 from ..errors import ConfigError, unknown
 from ..noise import Draw, Noise
 from ..problem import Problem
+from ..solvers.base import Solver
 from ..state import State
-from .shared.jacobian import residual_and_pull
+from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
 from .shared.norms import norms
 from .shared.proximal import Proximal, refuse_no_steps
@@ -34,28 +33,28 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adam": (torch.optim.Adam, {"betas": (0.9, 0.99)}),
     "sgd": (torch.optim.SGD, {}),
 }
-INITIALS = ("pinv", "backprojection", "zeros")
+RED_STARTS = ("pinv", "backprojection", "zeros")
 
 
 class REDDiff(OwnLoop):
     """One optimiser step a level on ``v/2 ||y - A mu||^2 + weight phi(s) <e - eps, mu>``, ``e = (x - D) / s``.
 
-    ``x = mu + s eps``, and the network's part is a gradient already: nothing is differentiated through
-    it. Gradient ``v A^H (A mu - y) + weight phi(s) (e - eps)``, sums over pixels and measurements;
-    ``legacy_mean=True`` divides the two by their numbers of measurements and of pixels, as the released
+    ``x = mu + s eps``. The gradient is ``v A^H (A mu - y) + weight phi(s) (e - eps)``, summed over pixels and
+    measurements: the network's part is a gradient already, and nothing is differentiated through it.
+    ``legacy_mean=True`` divides the two terms by the numbers of measurements and of pixels, as the released
     code does. ``obs_weight`` is v: default ``1 / ||A||^2``, which is the released code's 1 for operators of
     norm 1, and the same in any unit of y (1 for nonlinear operators). ``weighting``, phi: "linear" s,
     "sqrt", "square", "log" ln(1 + s), "trunc_linear" min(s, 1), "power2over3", "const", or a function.
 
     ``optimizer``: "adam" with betas (.9, .99), "sgd", or any torch optimiser that needs no closure, with
     ``optimizer_options``; every row is a parameter of its own. ``lr`` is in units of the image, which
-    Adam moves by about so much a step. ``sigma_x0``: noise on mu at which both gradients are taken.
-    ``init``: "pinv" ``A^+ y``, by singular values or ``steps`` CG steps (default for linear operators),
-    "backprojection", "zeros". ``flow``: 0, or so many steps of the solver given to `recon.sample` as the
-    denoiser; the solver is not asked otherwise.
+    Adam moves by about that much a step. ``sigma_x0``: standard deviation of noise added to mu, at which both
+    gradients are taken. ``init``: "pinv" ``A^+ y``, by singular values or ``steps`` CG steps (default for linear
+    operators), "backprojection", "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as
+    the denoiser; the solver is not used otherwise.
 
-    A point estimate: samples differ only by the noise of the regulariser. sigma_y is not in the loss,
-    and no listed weighting gives the posterior mean even of a Gaussian prior; the end depends on lr and
+    Traps: a point estimate: samples differ only by the noise of the regulariser. sigma_y is not in the loss,
+    and no listed weighting gives the posterior mean even of a Gaussian prior; the result depends on lr and
     the number of steps together. The answer is mu after the last step, not before it.
     Source: Mardani, Song, Kautz, Vahdat, A Variational Perspective on Solving Inverse Problems with
     Diffusion Models, ICLR 2024, algorithm 1.
@@ -83,8 +82,8 @@ class REDDiff(OwnLoop):
     ):
         if not callable(weighting) and weighting not in WEIGHTINGS:
             raise unknown("weighting of RED-diff", weighting, WEIGHTINGS)
-        if init is not None and init not in INITIALS:
-            raise unknown("start of RED-diff", init, INITIALS)
+        if init is not None and init not in RED_STARTS:
+            raise unknown("start of RED-diff", init, RED_STARTS)
         numbers = {"weight": weight, "obs_weight": obs_weight, "lr": lr, "sigma_x0": sigma_x0, "flow": flow}
         for name, number in numbers.items():
             if number is not None and not (number >= 0 and math.isfinite(number)):
@@ -92,12 +91,13 @@ class REDDiff(OwnLoop):
         refuse_no_steps("REDDiff", steps)
         self.weighting = weighting if callable(weighting) else WEIGHTINGS[weighting]
         self.weight, self.obs_weight, self.sigma_x0 = weight, obs_weight, sigma_x0
-        self.make_optimizer = chosen(optimizer, lr, optimizer_options)
+        self.make_optimizer = optimizer_maker(optimizer, lr, optimizer_options)
         self.init, self.legacy_mean, self.flow, self.steps, self.tol = init, legacy_mean, flow, steps, tol
         self.calls = max(flow, 1)
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
+        """Refuses starts that a nonlinear operator has none of; computes the weights of both terms."""
         super().check_problem(problem)
         A = problem.A
         if not A.linear and self.init in ("pinv", "backprojection"):
@@ -116,14 +116,17 @@ class REDDiff(OwnLoop):
         self.pull = v / (problem.measurements if self.legacy_mean else 1)
         self.push = self.weight / (pixels if self.legacy_mean else 1)
 
-    def pair(self, solver) -> None:
+    def pair(self, solver: Solver) -> None:
+        """Refuses solvers with noise, and of an order that ``flow`` steps do not reach."""
         if self.flow:
             refuse_inner_solver("RED-diff", solver, self.flow)
 
-    def network_calls(self, solver, steps: int, lowest: float | None = None) -> int:
+    def network_calls(self, solver: Solver, steps: int, lowest: float | None = None) -> int:
+        """One a step, or those of the flow."""
         return flow_calls(self.prior, solver, self.flow, steps, lowest) if self.flow else steps
 
-    def states(self, solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+    def states(self, solver: Solver, grid: list[float], x: Tensor, noise: Noise) -> Iterator[State]:
+        """mu after every step of the optimiser; ``x`` gives only shape, dtype and device."""
         denoiser = flowing(self.prior, solver, self.flow, grid, x.dtype) if self.flow else self.prior
         mu = self.first(x)
         rows = list((torch.view_as_real(mu) if mu.is_complex() else mu).unbind())  # views: mu moves with them
@@ -151,27 +154,22 @@ class REDDiff(OwnLoop):
         with torch.no_grad():
             clean = denoiser(x0.add(eps, alpha=sigma), sigma)
         excess = (x0 - clean) * (1 / sigma)  # e - eps
-        return (self.push * self.weighting(sigma)) * excess - self.pull * self.descent(x0)
-
-    def descent(self, x: Tensor) -> Tensor:
-        """``A^H (y - A x)``."""
-        A = self.problem.A
-        if A.linear:
-            return self.problem.backprojection - cast(Linear, A).normal(x)
-        return residual_and_pull(A, x, self.problem.y)[1]
+        return (self.push * self.weighting(sigma)) * excess - self.pull * misfit_descent(
+            cast(Problem, self.problem), x0
+        )
 
 
-def chosen(
+def optimizer_maker(
     optimizer, lr: float, options: dict[str, Any] | None
 ) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
-    """A maker of the optimiser; refused where it is unknown, or asks for the loss itself."""
+    """``rows -> optimiser`` of them; raises `ConfigError` for one that is unknown, or evaluates the loss itself."""
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
         raise unknown("optimiser", optimizer, OPTIMIZERS)
     kind, own = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else (optimizer, {})
     if not isinstance(kind, type) or issubclass(kind, torch.optim.LBFGS):
         raise ConfigError(
             f"The optimiser is {kind!r}.",
-            "RED-diff has a gradient and no loss to evaluate again.",
+            "RED-diff has a gradient, and no loss that could be evaluated again.",
             "Use adam, sgd, or another class of torch.optim that needs no closure.",
         )
     return lambda rows: kind(rows, lr=lr, **{**own, **(options or {})})  # pyright: ignore[reportCallIssue]

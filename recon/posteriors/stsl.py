@@ -1,4 +1,4 @@
-"""STSL: gradient steps on the state between the solver's, on the misfit and on the trace of the score's Jacobian."""
+"""STSL: between the solver's steps, gradient steps of the state on the misfit and the trace of the score's Jacobian."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from ..inversion import ddim_inversion, positive
 from ..latent import Decoded
 from ..noise import Draw
 from ..problem import Problem
+from ..solvers.base import Solver
 from ..state import Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, with_pullback
 from .shared.norms import norms
 
 TRACE_WEIGHTS = ("paper", "bound")
-PROBES = ("gaussian", "rademacher")
-SCALES = ("paper", "small")
-STARTS = ("inversion", "noise")
+PROBE_LAWS = ("gaussian", "rademacher")
+PROBE_SCALES = ("paper", "small")
+STSL_STARTS = ("inversion", "noise")
 
 Setting = Callable[[float], float] | float
 
@@ -34,29 +35,28 @@ Setting = Callable[[float], float] | float
 class STSL(Posterior):
     """``x <- x - grad_x (lam ||y - A D(x, s)||^2 + w v^T (score(x + h v) - score(x)) / h)``, at every level s > 0.
 
-    ``inner`` such steps at s_0 and after every step of the solver, each with a probe v of its own: the
+    ``inner`` such steps at s_0 and after every step of the solver, each with a probe v of its own. The
     second term estimates ``w tr Hess ln p_s``, the part of the conditional covariance that the first-order
-    fit leaves out. Any differentiable operator; the solver sees the prior's ``D``.
+    term leaves out. Any differentiable operator; the solver sees the prior's ``D``.
 
     ``lam``: a number, or a function of sigma; default ``zeta / ||y - A D||`` of each row, so that a step is
     ``2 zeta grad ||y - A D||``: zeta = .5 is `DPS`'s 1. ``trace_weight``: "paper", ``w = eta / d``, d real
     numbers an image; "bound", ``w = lam ||A||^2 s^4``, which bounds the covariance's share of the
-    likelihood (linear operators; eta is not used). ``eta=0`` leaves the term out, and its network call.
+    likelihood (linear operators; eta is not used). ``eta=0`` leaves out the term and its network call.
     ``probes``: "gaussian" or "rademacher". ``scale``: "paper", h = 1; "small", ``h = min(1, c s)``; or a
-    function of sigma. ``init``: "inversion" takes ``A^H y`` up the levels of the walk by DDIM, as a clean
-    image (in a latent space its encoding): the samples of an image then differ by their probes and by
+    function of sigma. ``init``: "inversion" takes ``A^H y``, as a clean image (in a latent space its encoding), up
+    the levels of the walk by DDIM: the samples of an image then differ by their probes and by
     the solver's noise only; "noise" keeps the start it is given.
 
-    Traps: with h = 1 the term is the trace averaged over N(x, I), not at x, and the probe dwarfs small
-    s; a state of the paper is ``x / sqrt(1 + s^2)``, so that its unit probe is ``scale=lambda s: (1 + s^2)
-    ** .5`` here. The paper's weight divides differences of D by ``s^2``: below its own lowest level (.03)
+    Traps: with h = 1 the term is the trace averaged over N(x, I), not at x, and the probe is much larger than a
+    small s; a state of the paper is ``x / sqrt(1 + s^2)``, so that its unit probe is ``scale=lambda s: (1 + s^2)
+    ** .5``. The paper's weight divides differences of D by ``s^2``: below its own lowest level (.03)
     it grows without bound, where "bound" vanishes. On the shipped brain prior (MRI, 20 levels, one image)
     the relative error is .166 without the term; with the paper's weight .231 where the levels end at
-    .002, .170 where at .03, and 1.2 with "small" probes; with "bound" .165. Differences of scores are
+    .002, .170 where they end at .03, and 1.2 with "small" probes; with "bound" .165. Differences of scores are
     taken in the state's own precision, float32 or better; under a network in half precision a small h
-    drowns in its rounding.
-    The steps move the state under the solver: a multistep one starts anew each time, and is of order
-    one. Biased as DPS is; on a Gaussian prior the second term vanishes for every probe. The paper counts
+    is lost in rounding. The steps move the state under the solver: a multistep solver restarts each time, and is of
+    order one. Biased as DPS is; on a Gaussian prior the second term vanishes for every probe. The paper counts
     one of the two network calls of an inner step.
     Source: Rout et al., Beyond First-Order Tweedie, CVPR 2024, algorithm 1; no released code.
     """
@@ -85,13 +85,13 @@ class STSL(Posterior):
             raise ConfigError(f"inner is {inner}.", "STSL takes at least one gradient step a level.", "Use inner=5.")  # fmt: skip
         for name, value, known in (
             ("trace weight", trace_weight, TRACE_WEIGHTS),
-            ("kind of probes", probes, PROBES),
-            ("start of STSL", init, STARTS),
+            ("kind of probes", probes, PROBE_LAWS),
+            ("start of STSL", init, STSL_STARTS),
         ):
             if value not in known:
                 raise unknown(name, value, known)
-        if not callable(scale) and scale not in SCALES:
-            raise unknown("scale of the probes", scale, SCALES)
+        if not callable(scale) and scale not in PROBE_SCALES:
+            raise unknown("scale of the probes", scale, PROBE_SCALES)
         if not (c > 0 and math.isfinite(c)):
             raise ConfigError(f"c is {c}.", "The probes are of size min(1, c sigma).", "Use c=.1.")
         if not (eta >= 0 and math.isfinite(eta)):
@@ -104,15 +104,16 @@ class STSL(Posterior):
         self.levels: list[float] | None = None  # of the walk: `prepared`
         super().__init__(prior, problem)
 
-    # --- what is refused ---------------------------------------------------------------------------------
+    # --- checks ------------------------------------------------------------------------------------------
 
     def check_problem(self, problem: Problem) -> None:
+        """Refuses options that need a linear operator; computes its norm where the trace's weight has it."""
         super().check_problem(problem)
         A = problem.A
         if self.own_start and not (A.linear or (isinstance(A, Decoded) and A.A.linear)):
             raise ConfigError(
                 f"STSL was given {A!r}, which is not linear.",
-                "It starts from A^H y, which a nonlinear operator has none of.",
+                "It starts from A^H y, which a nonlinear operator does not have.",
                 'Use init="noise".',
             )
         if self.trace_weight == "bound":
@@ -124,39 +125,42 @@ class STSL(Posterior):
                 )
             self.norm_squared = norms(problem).square()
 
-    def pair(self, solver) -> None:
+    def pair(self, solver: Solver) -> None:
+        """Refuses solvers that start with Runge-Kutta steps; warns where a multistep one loses its order."""
         super().pair(solver)
         name = type(solver).__name__
         if solver.warmup:
             raise ConfigError(
                 f"STSL was given {name}.",
-                "Its gradient steps start the solver anew at every step, and it starts with Runge-Kutta steps.",
+                "Its gradient steps restart the solver at every step, and it starts with Runge-Kutta steps.",
                 "Take heun, which is the same at the same price, or a one-call solver: euler, ddim, ddpm.",
             )
         if solver.nodes > 1 or solver.order > solver.evals:
             warnings.warn(
-                f"STSL moves the state between steps, so {name} starts anew at each of them: it is of order one. "
+                f"STSL moves the state between steps, so {name} restarts at each of them: it is of order one. "
                 "euler is the same for less memory, heun is of order two.",
                 stacklevel=2,
             )
 
     # --- the walk ----------------------------------------------------------------------------------------
 
-    def prepared(self, solver, grid: list[float], samples: int) -> STSL:
-        """For one walk: the levels that its inversion climbs."""
+    def prepared(self, solver: Solver, grid: list[float], samples: int) -> STSL:
+        """A copy that knows the levels which its inversion climbs."""
         return self.copied(levels=grid)
 
     def start(self, state: State, draw: Draw) -> State:
+        """The inversion's end, or the given start, after ``inner`` gradient steps."""
         x = self.inverted(state.x) if self.own_start else state.x
         return replace(state, x=self.descended(x, state.sigma, draw))
 
     def correct(self, state: State, move: Move, draw: Draw) -> State:
+        """``inner`` gradient steps at every level above 0; ``past=()``, since they move the state."""
         if state.sigma == 0:
             return state
         return replace(state, x=self.descended(state.x, state.sigma, draw), past=())
 
     def inverted(self, like: Tensor) -> Tensor:
-        """``A^H y`` as a clean image: noised to the lowest level by the network's own noise, and up from there."""
+        """``A^H y``, noised to the lowest level by the network's own noise, and taken up to the first level."""
         if self.levels is None:
             raise ConfigError(
                 "STSL starts by inversion over the levels of its walk, and does not know them.",
@@ -171,20 +175,20 @@ class STSL(Posterior):
         return deque(ddim_inversion(self.prior, lifted, self.levels), maxlen=1).pop().x
 
     def descended(self, x: Tensor, sigma: float, draw: Draw) -> Tensor:
-        """After the gradient steps of one level."""
+        """``x`` after the gradient steps of one level."""
         for k in range(self.inner):
             x = x - self.gradient(x, sigma, self.probe(x, draw, k) if self.second_order else None)
         return x
 
     def probe(self, x: Tensor, draw: Draw, k: int) -> Tensor:
-        """v, of unit variance a real component."""
+        """v, of unit variance per real component."""
         v = draw(x, f"probe {k}")
         return v if self.probes == "gaussian" else signs(v)
 
     def gradient(self, x: Tensor, sigma: float, v: Tensor | None) -> Tensor:
-        """Of the surrogate at x, a row: ``-2 lam J^T A^H r + w (J(x + h v) - J(x))^T v / (h s^2)``.
+        """Of the loss at x, by row: ``-2 lam J^T A^H r + w (J(x + h v) - J(x))^T v / (h s^2)``; no second term without v.
 
-        ``v^T v / s^2``, what else the scores hold, does not depend on x. One graph is alive at a time.
+        The scores' other part, ``v^T v / s^2``, does not depend on x. One graph is alive at a time.
         """
         prior, pull = with_pullback(self.prior, x, sigma)
         r, descent = residual_and_pull(self.problem.A, prior, self.problem.y)
@@ -194,17 +198,17 @@ class STSL(Posterior):
             return -pull(fit)
         h = self.reach(sigma)
         push = v * (self.trace(lam, sigma, x) / (h * sigma**2))
-        here = pull(fit + push)
-        return with_pullback(self.prior, x.add(v, alpha=h), sigma)[1](push) - here
+        at_x = pull(fit + push)
+        return with_pullback(self.prior, x.add(v, alpha=h), sigma)[1](push) - at_x
 
-    # --- its coefficients --------------------------------------------------------------------------------
+    # --- coefficients ------------------------------------------------------------------------------------
 
     def weight(self, r: Tensor, sigma: float, like: Tensor) -> Tensor | float:
         """lam: as it was given, or ``zeta / ||r||`` (rows, 1, ...)."""
         if self.lam is not None:
-            return at(self.lam, sigma)
+            return setting_at(self.lam, sigma)
         length = inner(r, r).sqrt()
-        return per_row(at(self.zeta, sigma) / torch.where(length > 0, length, 1), like)
+        return per_row(setting_at(self.zeta, sigma) / torch.where(length > 0, length, 1), like)
 
     def trace(self, lam: Tensor | float, sigma: float, x: Tensor) -> Tensor | float:
         """w, the weight of the trace."""
@@ -213,19 +217,19 @@ class STSL(Posterior):
         return self.eta / (math.prod(x.shape[1:]) * (2 if x.is_complex() else 1))
 
     def reach(self, sigma: float) -> float:
-        """h, how far a probe goes."""
+        """h, the length of a probe's step."""
         if callable(self.scale):
             return float(self.scale(sigma))
         return 1.0 if self.scale == "paper" else min(1.0, self.c * sigma)
 
 
-def at(setting: Setting, sigma: float) -> float:
-    """A number, or a function of sigma, at this one."""
+def setting_at(setting: Setting, sigma: float) -> float:
+    """The value at ``sigma`` of a number or a function of sigma."""
     return float(setting(sigma)) if callable(setting) else setting
 
 
 def signs(v: Tensor) -> Tensor:
-    """+1 or -1 a real component."""
+    """+1 or -1 for each real component."""
     if v.is_complex():
         return torch.view_as_complex(signs(torch.view_as_real(v)))
     return torch.where(v >= 0, 1.0, -1.0).to(v.dtype)

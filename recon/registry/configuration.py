@@ -1,56 +1,43 @@
-"""From names and YAML to objects: constructors called by keyword. The only file that maps names to objects."""
+"""Settings: read from YAML and from the command line, and given to constructors by keyword."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import ConfigError, nearest, unknown
-
-NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+from ..errors import ConfigError, ReconError, nearest, unknown
+from ..io.images import PICTURES, read_array
+from .plain_yaml import MOST_CHARACTERS, MOST_LEVELS, read_plain
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises `ConfigError` where there is none, or it is no mapping."""
+    """The mapping in a YAML file, {} of an empty one; raises `ConfigError` for everything else."""
     path = Path(path)
     try:
-        found = yaml.safe_load(path.read_text())
+        with open(path, encoding="utf-8") as file:
+            found = read_plain(file.read(MOST_CHARACTERS + 1))
     except OSError as error:
         raise ConfigError(
             f"The configuration {path} cannot be read.",
             f"{error.strerror or error}.",
             "Check the path, or name a preset.",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the text, or of its encoding
         raise ConfigError(
-            f"{path} is not YAML.",
-            " ".join(str(error).split()),
-            "Write one `key: value` a line.",
+            f"{path} cannot be read as a configuration.", f"{error}.", "Write one `key: value` per line."
         ) from error
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ConfigError(
-            f"{path} holds no settings.", "A configuration is a mapping.", "Write one `key: value` a line."
+            f"{path} holds no settings.",
+            "A configuration is a mapping of names to values.",
+            "Write one `key: value` per line.",
         )
-    return numbers(found)
-
-
-def numbers(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text; here it is a number, at any depth."""
-    if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [numbers(item) for item in value]
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        return float(value)
-    return value
+    return found
 
 
 def read_config(name: str | Path) -> dict[str, Any]:
@@ -65,9 +52,9 @@ def read_config(name: str | Path) -> dict[str, Any]:
 
 
 def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str = "") -> Any:
-    """``target(**options)``: keys that it does not take, or misses, are refused with the nearest names.
+    """``target(**options)``; a key that it does not take is refused with the nearest names, as is a missing one.
 
-    Lists become tuples where the field of a dataclass is one. Raises `ConfigError`.
+    Lists become tuples where the field of a dataclass is a tuple. Raises `ConfigError`.
     """
     what = what or getattr(target, "__name__", str(target))
     known, required, anything = parameters(target)
@@ -88,13 +75,23 @@ def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str 
         return target(**settled)  # pyright: ignore[reportCallIssue]
     except (TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{what} cannot be made from {dict(options)}.",
+            f"{what} cannot be made from {options_in_words(options)}.",
             f"{type(error).__name__}: {error}.",
-            "Check the type of each value.",
+            f"Check the type of each value; that of a file ends in {', '.join(ARRAYS)}.",
         ) from error
 
 
+def options_in_words(options: Mapping[str, Any]) -> str:
+    """Options in words; of a tensor its shape."""
+    words = {
+        key: f"array {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
+        for key, value in options.items()
+    }
+    return ", ".join(f"{key}={word[:60]}" for key, word in words.items()) or "no options"
+
+
 def refuse_unknown(options: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise `ConfigError` for the first of ``options`` that ``what`` does not know, with the nearest names."""
     known = list(known)
     for key in options:
         if key not in known:
@@ -114,37 +111,48 @@ def parameters(target: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """``["k=v", "a.b=2"]`` -> ``{"k": "v", "a": {"b": 2}}``; values are YAML, and ``x.npy`` the tensor in it."""
+    """``["k=v", "a.b=2"]`` -> ``{"k": "v", "a": {"b": 2}}``.
+
+    Values are YAML; a name that ends as an array or a picture (`ARRAYS`) stands for the tensor in that
+    file. Raises `ConfigError`.
+    """
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ConfigError(
-                f'"{pair}" is no setting.', "A setting is key=value.", f"Write {pair or 'key'}=VALUE."
+                f'"{pair}" is not a setting.', "A setting is key=value.", f"Write {pair or 'key'}=VALUE."
             )
-        place = options
-        *outer, last = key.split(".")
+        *outer, last = key.split(".", MOST_LEVELS)
+        inner: Any = options
         for name in outer:
-            place = place.setdefault(name, {})
-        try:
-            place[last] = numbers(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(f'"{pair}" cannot be read.', "Its value is no YAML.", "Quote it.") from error
-        if value.endswith(".npy"):
-            place[last] = read_tensor(value)
+            inner = inner.setdefault(name, {}) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last in inner or "." in last:
+            raise ConfigError(
+                f'"{key}" cannot be set.', "It is given twice, or inside a value.", "Give it once."
+            )
+        inner[last] = option_value(pair, value)
     return options
 
 
-def read_tensor(path: str | Path) -> Any:
-    """The array in a .npy file as a tensor; raises `ConfigError` where there is none."""
-    import numpy as np
-    import torch
+ARRAYS = (".npy", *PICTURES)
 
+
+def files_of_options(pairs: Iterable[str]) -> list[str]:
+    """The files that `parse_options` reads arrays from."""
+    values = (pair.partition("=")[2] for pair in pairs)
+    return [value for value in values if value.lower().endswith(ARRAYS)]
+
+
+def option_value(pair: str, value: str) -> Any:
+    """What the text ``value`` of the setting ``pair`` stands for; raises `ConfigError`."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
+        if value.lower().endswith(ARRAYS):
+            return read_array(value)
+        return read_plain(value)
+    except ReconError as error:
+        raise ConfigError(f"{pair}: {error.what}", error.why, error.do) from error
+    except ValueError as error:
         raise ConfigError(
-            f"No tensor can be read from {path}.",
-            f"{getattr(error, 'strerror', None) or error}.",
-            "Save one with np.save.",
+            f'"{pair}" cannot be read.', f"Its value is not YAML: {error}.", "Quote it."
         ) from error

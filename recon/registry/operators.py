@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +19,10 @@ from operators.mri import MRI
 
 from ..errors import ConfigError, InputError, unknown
 from .configuration import construct, parameters, refuse_unknown
-from .plugins import find_object
+from .plugins import find_object, is_own
 
 Size = tuple[int, int]
+MOST_VIEWS, MOST_COILS = 10_000, 512  # of operators that are made for a simulation
 
 
 def inpainting(
@@ -29,31 +32,49 @@ def inpainting(
     mask: Tensor | None = None,
     box: Sequence[int] | None = None,
 ) -> Linear:
-    """Pixels that are known: a random share ``keep``, or all but a central ``box`` (h, w), or those of a mask."""
+    """Known pixels: a random share ``keep``, or all but a central ``box`` (h, w), or where ``mask`` (H, W) is 1."""
+    refuse_unless(0 <= keep <= 1, "keep", keep, "the share of pixels that are known, from 0 to 1")
     if box is not None:
-        if len(box) != 2 or not all(0 < b < n for b, n in zip(box, size, strict=True)):
-            raise InputError(f"The box is {box}, the image {size}.", "It is a height and a width inside it.")
+        fits = len(box) == 2 and all(0 < b < n for b, n in zip(box, size, strict=True))
+        refuse_unless(
+            fits, "box", list(box), f"a height and a width inside the image of {size[0]} x {size[1]}"
+        )
         (top, left), mask = ((n - b) // 2 for b, n in zip(box, size, strict=True)), torch.ones(size)
         mask[top : top + box[0], left : left + box[1]] = 0
     elif mask is None:
         mask = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < keep
+    elif tuple(mask.shape) not in (size, (1, *size)):
+        raise InputError(
+            f"The mask of the operator inpainting has the shape {tuple(mask.shape)}.",
+            f"The image is {size[0]} x {size[1]}, and a mask has a value for each of its pixels.",
+            "Use a mask of that size, or an image that fits the mask.",
+        )
     return Inpainting(mask)
 
 
 def super_resolution(
     size: Size, factor: int = 4, filter: str = "bicubic", padding: str = "circular"
 ) -> Linear:
-    """A smaller image: blur against aliasing, then every factor-th pixel."""
+    """A smaller image: a filter against aliasing, then every ``factor``-th pixel of each axis."""
     return SuperResolution((1, *size), factor, filter, padding)
 
 
 def blur(size: Size, width: float = 2.0, kernel: Tensor | None = None) -> Linear:
-    """Circular convolution with a Gaussian of standard deviation ``width``, or with a kernel."""
-    return Blur(gaussian_kernel(width) if kernel is None else kernel.float(), (1, *size))
+    """Circular convolution with a Gaussian of standard deviation ``width`` pixels, or with ``kernel`` (h, w)."""
+    if kernel is None:
+        widest = (
+            min(size) - 1
+        ) / 8  # of a kernel that is cut at four standard deviations and fits into the image
+        refuse_unless(
+            0 < width <= widest, "width", width, f"a number of pixels above 0, here up to {widest:g}"
+        )
+        kernel = gaussian_kernel(width)
+    return Blur(kernel if kernel.is_complex() else kernel.float(), (1, *size))
 
 
-def tomography(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
-    """Parallel-beam projections of a square image at ``views`` angles over ``arc`` degrees."""
+def parallel_beam(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
+    """Parallel-beam projections of a square image at ``views`` evenly spaced angles over ``arc`` degrees."""
+    refuse_unless(1 <= views <= MOST_VIEWS, "views", views, f"a number of angles from 1 to {MOST_VIEWS}")
     if size[0] != size[1]:
         raise InputError(
             f"The image is {size[0]} x {size[1]}.", "Tomography is of square images.", "Crop it."
@@ -68,18 +89,25 @@ def denoising(size: Size) -> Linear:
 
 def fourier(
     size: Size,
-    mask: Any = "gaussian",
+    mask: str | Tensor = "gaussian",
     accel: float = 4.0,
     center: float | None = None,
     seed: int = 0,
     coils: int = 1,
 ) -> Linear:
-    """k-space under a mask that is named or given; of several coils with simulated maps of unit length."""
+    """k-space under a mask, (W,) or (H, W) or the name of one; several coils have simulated maps of unit length."""
+    refuse_unless(1 <= coils <= MOST_COILS, "coils", coils, f"a number from 1 to {MOST_COILS}")
     mask = make_mask(mask, size, accel, center, seed) if isinstance(mask, str) else mask
     if coils == 1:
         return MRI(mask, shape=size)
     maps = simulate_coils(coils, size)
     return MRI(mask, maps / rss(maps))
+
+
+def refuse_unless(holds: bool, key: str, value: Any, wanted: str) -> None:
+    """Raises `InputError` for an option of a value that it cannot have."""
+    if not holds:
+        raise InputError(f"{key} is {value}.", f"It is {wanted}.", f"Choose another {key}.")
 
 
 @dataclass(frozen=True)
@@ -94,6 +122,7 @@ class Entry:
 
     @property
     def options(self) -> list[str]:
+        """Names of the options that ``kind`` takes."""
         return [name for name in parameters(self.kind)[0] if name != "size"]
 
 
@@ -101,18 +130,18 @@ OPERATORS: dict[str, Entry] = {
     "inpainting": Entry(inpainting),
     "super-resolution": Entry(super_resolution),
     "blur": Entry(blur),
-    "ct": Entry(tomography),
+    "ct": Entry(parallel_beam),
     "denoising": Entry(denoising),
     "mri": Entry(fourier, True),
 }
 
 
 def make_operator(name: str, options: Mapping[str, Any], size: Size, complex_images: bool) -> Operator:
-    """The operator of that name for images (1, H, W), real ones `complexified` where the images are complex.
+    """The operator ``name`` for images (1, H, W), one of real images `complexified` where the images are complex.
 
-    ``module:Class`` is given ``domain`` where it takes one.
+    One of the user's own is given ``domain`` where it takes one. Raises `ConfigError`.
     """
-    if ":" in name:
+    if name not in OPERATORS and is_own(name):
         takes = parameters(kind)[0] if callable(kind := find_object(name)) else []
         given = dict(options)
         if "domain" in takes:
@@ -121,24 +150,72 @@ def make_operator(name: str, options: Mapping[str, Any], size: Size, complex_ima
         if complex_images and isinstance(made, Linear) and not made.complex_codomain:
             return complexified(made)
         return made
-    made = construct(
-        refuse_operator_options(name, options).kind, {"size": size, **options}, f"The operator {name}"
-    )
+    refuse_operator_options(name, options)
+    made = construct(OPERATORS[name].kind, {"size": size, **options}, f"The operator {name}")
     return complexified(made) if complex_images else made
 
 
-def refuse_operator_options(name: str, options: Mapping[str, Any]) -> Entry:
-    """The entry of ``name``; raises `ConfigError` where there is none, and for options that it does not take."""
-    if name not in OPERATORS:
+def refuse_operator_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for an unknown operator, and for options that it does not take, or not of their type.
+
+    One of the user's own says what it takes when it is built.
+    """
+    if name in OPERATORS:
+        refuse_unknown(options, OPERATORS[name].options, f"The operator {name}")
+        refuse_types(OPERATORS[name].kind, options, f"The operator {name}")
+    elif not is_own(name):
         raise unknown("operator", name, OPERATORS)
-    refuse_unknown(options, OPERATORS[name].options, f"The operator {name}")
-    return OPERATORS[name]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that a seed or a size may be."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+
+
+TYPES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "float": (
+        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and -math.inf < v < math.inf,
+        "a number",
+        "0.5",
+    ),
+    "int": (is_whole, "a whole number, 0 or more", "4"),
+    "str": (lambda v: isinstance(v, str), "a name", "NAME"),
+    "Sequence[int]": (
+        lambda v: isinstance(v, list | tuple) and all(map(is_whole, v)),
+        "a list of whole numbers",
+        "[32, 32]",
+    ),
+    "Tensor": (
+        lambda v: isinstance(v, Tensor) and v.numel() > 0 and bool(torch.isfinite(v).all()),
+        "an array of finite numbers, named by the path of a .npy file or a picture",
+        "file.npy",
+    ),
+}
+"""What the types in the signatures of the operators allow, the same in words, and an example."""
+
+
+def refuse_types(kind: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
+    """Raises `ConfigError` for an option that is not of the type in the signature of ``kind``: text for a tensor, say."""
+    signature = inspect.signature(kind).parameters
+    for key, value in options.items():
+        allowed = [word for word in str(signature[key].annotation).split(" | ") if word in TYPES]
+        if value is None and "None" in str(signature[key].annotation):
+            continue
+        if not any(TYPES[word][0](value) for word in allowed):
+            shown = (
+                f"an array of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+            )
+            raise ConfigError(
+                f"{what} was given {shown} as {key}.",
+                f"{key} is {' or '.join(TYPES[word][1] for word in allowed)}.",
+                f"Write {' or '.join(f'{key}={TYPES[word][2]}' for word in allowed)}.",
+            )
 
 
 def build_operator(name: str, options: Mapping[str, Any]) -> Operator:
     """The operator ``module:Class`` from its options, or from its ``example()`` where none are given.
 
-    An object that is an operator already, and a function that returns one, will do as well. Raises
+    An object that is an operator already, or a function that returns one, will do as well. Raises
     `ConfigError` where it cannot be made.
     """
     kind = find_object(name)
@@ -164,7 +241,7 @@ def build_operator(name: str, options: Mapping[str, Any]) -> Operator:
         made = construct(kind, options, name)
     if not isinstance(made, Operator):
         raise ConfigError(
-            f"{name} made a {type(made).__name__}, which is no operator.",
+            f"{name} made a {type(made).__name__}, which is not an operator.",
             "An operator is a subclass of operators.Linear or operators.Operator.",
             "Write class Name(operators.Linear) with a domain and forward(self, x).",
         )

@@ -1,4 +1,4 @@
-"""How an image is sampled, as settings: the `Recipe`, its defaults, and its checks."""
+"""How an image is sampled, as settings: the `Recipe`, its defaults and its checks, and what is built from it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from ..solvers import Solver
 from .configuration import construct
 from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class
 
-# options of a sampler where a recipe does not say otherwise
 USUAL: dict[str, dict[str, Any]] = {
     "dds": {"steps": 20, "keep": "state"},
     "stsl": {"init": "noise"},  # the start is the recipe's
 }
-STARTS = ("noise", "zero-filled", "cg-sense")
+"""Options of a sampler where a recipe does not say otherwise."""
+
+RECIPE_STARTS = ("noise", "zero-filled", "cg-sense")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a slice is reconstructed; the defaults are the product's.
+    """How an image is sampled; the defaults are the product's.
 
-    ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start`` (units of
-    the normalised image, whose 99.5 percentile is 1; of a latent prior, of its latents). ``sigma_y``:
-    noise per real component in the file's units, None to estimate it; ``sigma_floor``: its least value in
-    normalised units, since maps from a few central lines explain the data no better. ``sets`` of maps: None
-    for `recon.mri.needed_sets`.
-    ``sampler_options`` add to `USUAL`, what the product takes for that sampler.
-    ``calibration``, ``kernel``, ``crop`` and ``soft``: as in `operators.espirit`.
+    ``prior``, ``sampler``, ``solver``, ``grid``: names. ``sampler_options`` add to `USUAL`, the product's own
+    options for that sampler. ``steps`` noise levels above 0, ``samples`` of each image.
+    ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start``, in units of
+    the normalised image, whose 99.5th percentile is 1 (of a latent prior: of its latents). ``sigma_end``: the
+    last level above 0. ``sigma_y``: std of the measurement noise per real component, in the file's units; None
+    to estimate it. ``sigma_floor``: its least value, in normalised units, because maps from a few central
+    lines explain the data no better. ``sets`` of maps: None for `needed_sets`. ``calibration``, ``kernel``,
+    ``crop``, ``soft``: as in `operators.espirit`.
     """
 
     prior: str = "brain-mri"
@@ -57,8 +59,8 @@ class Recipe:
     soft: bool = False
 
     def __post_init__(self):
-        if self.start not in STARTS:
-            raise unknown("start", self.start, STARTS)
+        if self.start not in RECIPE_STARTS:
+            raise unknown("start", self.start, RECIPE_STARTS)
         object.__setattr__(self, "sampler_options", USUAL.get(self.sampler, {}) | self.sampler_options)
         refuse_sampler_options(self.sampler, self.sampler_options)
         if self.grid not in GRIDS:
@@ -79,7 +81,7 @@ class Recipe:
 
 
 def make_recipe(settings: Mapping[str, Any]) -> Recipe:
-    """`Recipe` from settings by keyword, its solver, sampler and their options checked; raises `ConfigError`."""
+    """The `Recipe` of settings by keyword, with solver, sampler and their options checked; raises `ConfigError`."""
     for key in ("steps", "samples", "sets", "seed"):
         value = settings.get(key, 1)
         if (not isinstance(value, int) or isinstance(value, bool)) and not (key == "sets" and value is None):
@@ -91,7 +93,9 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
             settings = {**settings, key: str(settings[key])}
     for key in ("sampler_options", "solver_options"):
         if not isinstance(settings.get(key, {}), Mapping):
-            raise ConfigError(f"{key} is {settings[key]!r}.", "Options are a mapping.", "Write key: value below it.")  # fmt: skip
+            raise ConfigError(
+                f"{key} is {settings[key]!r}.", "Options are a mapping.", "Write key: value below it."
+            )
     return construct(Recipe, settings, "A recipe")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..noise import Draw
 from ..state import Estimate, Past, Step
 
@@ -95,6 +96,35 @@ class Solver:
         ``levels`` fall, and may end at 0; ``eps`` is the relative rounding of the state's dtype. Called before
         the first evaluation.
         """
+
+
+def as_solver(given: Any) -> Solver:
+    """A solver as it is; an object that has ``step`` alone, with the defaults of `Solver` for all that it lacks.
+
+    Raises `ConfigError` for an object without a ``step``.
+    """
+    if isinstance(given, Solver):
+        return given
+    kind = type(given)
+    if not callable(getattr(given, "step", None)):
+        raise ConfigError(
+            f"{kind.__name__} is not a solver.",
+            "It has no step(denoise, x, sigma, target, past, draw).",
+            "Write a class with that method, such as examples/your_solver.py, or a subclass of recon.solvers.Solver.",
+        )
+    made = object.__new__(completed(kind, Solver))
+    slots = [name for each in kind.__mro__ for name in getattr(each, "__slots__", ())]
+    for name in [*slots, *getattr(given, "__dict__", ())]:
+        if hasattr(given, name):
+            object.__setattr__(made, name, getattr(given, name))
+    return made
+
+
+def completed(kind: type, base: type) -> type:
+    """A class of the user's own with what it lacks of ``base``: itself where it is derived from that."""
+    if issubclass(kind, base):
+        return kind
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
 def least_steps(solver: Solver) -> int:

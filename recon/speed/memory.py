@@ -26,7 +26,7 @@ from ..sampling import sample
 SIZE, CHUNK, FEW, MANY, STEPS = 64, 2, 4, 32, 2
 SAMPLERS = {"SMC": SMC, "ensemble of DDS": lambda prior: Ensemble(DDS(prior)), "DPS": DPS}
 SOLVER = "ddpm"
-QUIET = "5"  # the log level at which the profiler prints no lines of its own
+LOG_LEVEL = "5"  # the log level at which the profiler prints no lines of its own
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def memory_growth(prior: Prior, coils: Tensor) -> Iterator[Growth]:
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most bytes that tensors on the CPU took at once while ``run`` ran, above what they took before."""
-    with TemporaryDirectory() as folder, patch.dict(os.environ, {"KINETO_LOG_LEVEL": QUIET}):
+    with TemporaryDirectory() as folder, patch.dict(os.environ, {"KINETO_LOG_LEVEL": LOG_LEVEL}):
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
             run()
         trace = Path(folder) / "trace.json"

@@ -81,7 +81,7 @@ def superresolution(repetitions: int) -> list[Comparison]:
     return [comparison]
 
 
-def tomography(repetitions: int) -> list[Comparison]:
+def ct_products(repetitions: int) -> list[Comparison]:
     """A and its adjoint of CT."""
     from deepinv.physics import Tomography
 
@@ -117,7 +117,7 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[object]]] = {
     "help": startup,
     "multicoil": multicoil,
     "super-resolution": superresolution,
-    "ct": tomography,
+    "ct": ct_products,
     "dds": product_cost,
     "samplers": sampler_costs,
     "solvers": solver_costs,

@@ -48,7 +48,7 @@ def active(prior: Prior, full: Tensor) -> Active:
     return Active(DDS(prior), measure=lambda chosen: full * chosen, budget=full.shape[-1] * 5 // 16)
 
 
-OWN: dict[str, Setup] = {
+SPECIAL_SETUPS: dict[str, Setup] = {
     "ddrm": Setup(lambda prior, full: make_sampler("ddrm", prior), coils=1),  # it needs singular values
     "daps": Setup(lambda prior, full: make_sampler("daps", prior), steps=2),
     "smc": Setup(lambda prior, full: make_sampler("smc", prior), "ddpm", samples=4),
@@ -56,7 +56,9 @@ OWN: dict[str, Setup] = {
     "ensemble of dds": Setup(lambda prior, full: Ensemble(DDS(prior)), "ddpm", samples=4),
     "active dds": Setup(active, samples=4),
 }
-SETUPS = {name: Setup(lambda prior, full, kind=kind: kind(prior)) for name, kind in POSTERIORS.items()} | OWN
+SETUPS = {
+    name: Setup(lambda prior, full, kind=kind: kind(prior)) for name, kind in POSTERIORS.items()
+} | SPECIAL_SETUPS
 
 
 @dataclass(frozen=True)

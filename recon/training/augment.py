@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..io.measure import smooth_field
+from ..io.simulated import smooth_field
 
 
 def random_crops(
@@ -78,9 +78,16 @@ def rotate_and_zoom(images: Tensor, crop: int, generator: torch.Generator) -> Te
     centre = room * (2 * torch.rand(count, 2, generator=generator) - 1)
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack(
-        [cos * reach[:, 0], -sin * reach[:, 0], centre[:, 0], sin * reach[:, 1], cos * reach[:, 1], centre[:, 1]],
+        [
+            cos * reach[:, 0],
+            -sin * reach[:, 0],
+            centre[:, 0],
+            sin * reach[:, 1],
+            cos * reach[:, 1],
+            centre[:, 1],
+        ],
         dim=1,
-    ).view(count, 2, 3)  # fmt: skip
+    ).view(count, 2, 3)
     grid = F.affine_grid(theta, [count, 1, crop, crop], align_corners=False)
     return F.grid_sample(images[:, None], grid, mode="bicubic", align_corners=False)
 

@@ -14,7 +14,7 @@ from ..io.lock import WriteLock
 from ..io.whole import writing
 from .checkpoint import load_checkpoint, save_checkpoint
 from .muon import Muon
-from .settings import PRECISIONS, Training
+from .settings import MATRIX_PRECISIONS, Training
 from .views import augmented_views, load_images
 
 Loss = Callable[[Tensor, torch.Generator], Tensor]
@@ -46,7 +46,7 @@ def train_network(
         out.mkdir(parents=True, exist_ok=True)
         lock = WriteLock(checkpoint)
     try:
-        run(config, network, loss, publish, log)
+        take_steps(config, network, loss, publish, log)
     except KeyboardInterrupt:
         kept = (
             f"goes on from {checkpoint}" if checkpoint.is_file() else "starts again: nothing was written yet"
@@ -58,14 +58,14 @@ def train_network(
     return out
 
 
-def run(
+def take_steps(
     config: Training,
     network: nn.Module,
     loss: Loss,
     publish: Publish,
     log: Callable[[object], object],
 ) -> None:
-    """Take steps until the training has its length."""
+    """Train until the training has its length, saving and publishing as it goes."""
     device, checkpoint = next(network.parameters()).device, config.checkpoint
     images = load_images(config.root, config.data, config.percentile).to(device)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -92,7 +92,7 @@ def run(
         index = torch.randint(len(images), (config.batch,), generator=generator)
         clean = augmented_views(images[index.to(device)].cpu(), config, generator).to(device)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, PRECISIONS[config.precision], config.precision != "float32"):
+        with torch.autocast(device.type, MATRIX_PRECISIONS[config.precision], config.precision != "float32"):
             value = loss(clean, generator).mean()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose updates of convolution kernels are made orthogonal; Adam for the rest."""
+"""Muon: momentum with orthogonalised updates for convolution kernels, Adam for everything else."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
+        """Update every parameter that has a gradient; ``closure`` is not used."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import ConfigError
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+MATRIX_PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class Training:
                 "A run is as long as a number of minutes or a number of steps.",
                 "Write length: {minutes: 120} or length: {steps: 10000}.",
             )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision is {self.precision!r}.", f"It is one of {', '.join(PRECISIONS)}.")
+        if self.precision not in MATRIX_PRECISIONS:
+            raise ConfigError(
+                f"precision is {self.precision!r}.", f"It is one of {', '.join(MATRIX_PRECISIONS)}."
+            )
 
     @property
     def channels(self) -> int:

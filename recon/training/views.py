@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..io.images import read_stack
 from .augment import random_crops, with_random_phase
 from .settings import Training
 
@@ -16,7 +16,7 @@ from .settings import Training
 def load_images(root: Path, names: tuple[str, ...], percentile: float) -> Tensor:
     """Magnitude slices (N, H, W) float32, each scaled so that its percentile is 1; empty slices are left out.
 
-    Raises `ConfigError` for a file that does not exist or has no ``images``.
+    Raises `ConfigError` for a file that does not exist, `InputError` for one that `read_stack` refuses.
     """
     stacks = []
     for name in names:
@@ -26,10 +26,7 @@ def load_images(root: Path, names: tuple[str, ...], percentile: float) -> Tensor
                 f"The training set {path} does not exist.",
                 do="Set data_root in the config, or --data-root, to the folder that holds it.",
             )
-        with np.load(path, allow_pickle=False) as archive:
-            if "images" not in archive:
-                raise ConfigError(f"{path} has no array `images`; it has {', '.join(archive)}.")
-            images = torch.from_numpy(archive["images"].astype(np.float32))
+        images = read_stack(path)
         top = torch.quantile(images.flatten(1), percentile / 100, dim=1)
         stacks.append(images[top > 0] / top[top > 0, None, None])
     return torch.cat(stacks)

@@ -13,11 +13,11 @@ from typing import Any
 
 from ..sharing import append_line, whole_lines
 
-SETTINGS = (
+COMMON = (
     "file", "prior", "sampler", "sampler_options", "start", "sigma_start", "sigma_end", "samples", "seed"
 )  # fmt: skip
 """What the points of one curve have in common."""
-KEY = (*SETTINGS, "case", "solver", "solver_options", "steps")
+KEY = (*COMMON, "case", "solver", "solver_options", "steps")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Point:
     @property
     def settings(self) -> tuple:
         """What it has in common with the other points of its curve."""
-        return tuple(getattr(self, name) for name in SETTINGS)
+        return tuple(getattr(self, name) for name in COMMON)
 
     @property
     def label(self) -> str:
@@ -71,7 +71,7 @@ class Point:
         return f"{self.solver} {self.solver_options}".strip()
 
 
-COLUMNS = [field.name for field in fields(Point)]
+POINT_COLUMNS = [field.name for field in fields(Point)]
 COLUMN_TYPES = {"int": int, "float": float, "str": str}
 
 
@@ -95,7 +95,7 @@ def read_points(path: Path) -> list[Point]:
 def append_point(path: Path, point: Point) -> None:
     """Add one line, and the names of the columns above the first; raises `OutputError`."""
     values = (f"{v:.6g}" if isinstance(v, float) else v for v in asdict(point).values())
-    append_line(path, csv_line(values), head=csv_line(COLUMNS))
+    append_line(path, csv_line(values), head=csv_line(POINT_COLUMNS))
 
 
 def csv_line(values: Any) -> str:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ...errors import ConfigError
-from ...io.figures import GRID, INK, markdown, moved_apart, unique
+from ...io.reports import GRID, INK, markdown, moved_apart, unique
 from ...metrics import SCALED
 from ...registry.objects import make_solver
 from .points import Point
@@ -18,7 +18,7 @@ from .points import Point
 MEAN_SCORES = {"psnr": "PSNR", "object_psnr": "PSNR in the object"}
 SAMPLE_SCORES = {"sample_psnr": "PSNR", "sample_object_psnr": "PSNR in the object"}
 BASE = "euler"
-SPAN = 3.0  # dB that a panel shows below its best point
+CURVE_SPAN = 3.0  # dB that a panel shows below its best point
 
 
 def curves(points: Sequence[Point]) -> dict[str, list[Point]]:
@@ -52,7 +52,7 @@ def goal(points: Sequence[Point], base: str, score: str) -> float:
     return getattr(curves(points)[base][-1], score)
 
 
-def within(of: Sequence[Point], budgets: Sequence[int]) -> list[Point | None]:
+def points_within(of: Sequence[Point], budgets: Sequence[int]) -> list[Point | None]:
     """For each budget the point with the most calls that it allows and the next lower budget does not."""
     return [
         max((p for p in of if low < p.calls <= high), key=lambda p: p.calls, default=None)
@@ -128,7 +128,7 @@ def budget_table(of: dict[str, list[Point]], scores: Sequence[str], budgets: Seq
                 label,
                 *(
                     scores_text(p, scores, b)
-                    for p, b in zip(within(of_solver, budgets), budgets, strict=True)
+                    for p, b in zip(points_within(of_solver, budgets), budgets, strict=True)
                 ),
             ]
         )
@@ -186,7 +186,7 @@ def curve_figure(points: Sequence[Point], budgets: Sequence[int]) -> Any:
     for column, case in enumerate(cases):
         of_case = [p for p in points if p.case == case]
         for row, (score, name) in enumerate(MEAN_SCORES.items()):
-            panel(panels[row, column], of_case, score, budgets, look, goals)
+            curve_panel(panels[row, column], of_case, score, budgets, look, goals)
             panels[row, column].set_title(f"{case}: {name}", color=INK, fontsize=11)
     return drawn
 
@@ -202,7 +202,7 @@ def style(place: int, label: str, points: Sequence[Point]) -> dict[str, Any]:
     return {"color": dark, "linestyle": ":" if several else "-", "marker": "s" if several else "o"}
 
 
-def panel(
+def curve_panel(
     ax: Any,
     points: Sequence[Point],
     score: str,
@@ -215,7 +215,7 @@ def panel(
     values = [getattr(p, score) for of in by_solver.values() for p in of]
     if not values:
         return
-    top, low = max(values), max(min(values), max(values) - SPAN)
+    top, low = max(values), max(min(values), max(values) - CURVE_SPAN)
     margin = 0.04 * max(top - low, 0.1)
     ax.set_xscale("log")
     ax.set_xlim(0.9 * min(budgets), 2.5 * max(budgets))  # room for the names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from operators.fourier import ifft2c
 
 from ...errors import ConfigError, ReconError, SamplingError, unknown
 from ...io import check_folder, open_kspace
-from ...io.figures import unique
+from ...io.reports import unique
 from ...io.whole import write_whole
 from ...jobs.shared.settings import prepared_prior, settle
 from ...metrics import object_psnr, scaled_psnr
@@ -26,18 +26,17 @@ from ...registry.objects import make_solver
 from ...registry.recipe import Recipe, make_recipe
 from ...runtime.runtime import Runtime
 from ...solvers import Solver
-from ..real_scan import CASES, find_scan
+from ..real_scan import CASES, Say, find_scan
 from ..sharing import claimed, locked
 from .points import Point, append_point, options_text, read_points
 from .report import curve_figure, curve_report
 
-CALLS = (5, 8, 10, 15, 20, 30, 50, 100)
-SHOWN = (
+CURVE_CALLS = (5, 8, 10, 15, 20, 30, 50, 100)
+CURVE_SOLVERS = (
     "euler", "ddim,eta=1", "renoise", "heun", "dpm++3s", "dpm++2m", "dpm++3m", "unipc2", "unipc3",
     "deis-rho3", "ipndm", "ghvb", "sde-dpm++1", "sde-dpm++2m",
 )  # fmt: skip
 KEEP = {"noise": ("noise",), "state": ("state",), "both": ("noise", "state")}
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,17 @@ def read_curve(
         raise ConfigError(f"calls are {list(calls)}.", "A budget of network calls is at least 1.")
     recipes = []
     for kept in KEEP[keep]:
-        for solver in solvers or SHOWN:
+        for solver in solvers or CURVE_SOLVERS:
             name, *options = solver.split(",")
             given = {
                 "solver": name,
                 "solver_options": parse_options(options),
-                "steps": max(CALLS),
+                "steps": max(CURVE_CALLS),
                 "samples": samples,
                 "sampler_options": recipe.sampler_options | {"keep": kept},
             }
             recipes.append(make_recipe(asdict(recipe) | given))
-    return CurveSettings(tuple(sorted(set(calls or CALLS))), tuple(cases or known), tuple(recipes))
+    return CurveSettings(tuple(sorted(set(calls or CURVE_CALLS))), tuple(cases or known), tuple(recipes))
 
 
 def steps_within(recipe: Recipe, calls: int) -> int:
@@ -147,7 +146,7 @@ def measure_curve(
     Points that the CSV file has are not made again, and are part of the table and the figure if they have
     the same settings. A point that a solver refuses (more order than steps) is left out. Processes may share
     the folder: a point that one of them is making is left to it. Preprocessing, reference and masks are those
-    of `comparison.compare`. Returns the files written; raises `OutputError`.
+    of `comparison.compare_on_scan`. Returns the files written; raises `OutputError`.
     """
     csv = out / "solvers.csv"
     done = {point.key for point in read_points(csv)}

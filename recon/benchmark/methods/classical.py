@@ -1,7 +1,7 @@
 """Reconstructions without a prior network: back-projection, least squares, FBP, total variation, wavelets.
 
 Every method is ``method(scene, calls, samples, seed, **options) -> Answer`` with one image and no network
-calls; ``calls``, ``samples`` and ``seed`` change nothing.
+calls; ``calls``, ``samples`` and ``seed`` are ignored.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.base import Linear, Operator
+from operators.base import Identity, Linear, LinearChain, Operator, Scale
 from operators.complexify import Complexified
-from operators.compose import Identity, LinearChain, PerImage, Scale
 from operators.differences import Difference
-from operators.krylov import cg, inner, power_norm
+from operators.krylov import cg, inner, operator_norm
 from operators.mri import MRI
+from operators.per_image import PerImage
 
 from ...errors import ConfigError
 from ...metrics import scaled_psnr
@@ -29,7 +29,7 @@ from ..scene import Scene
 from .bart import BART_LAMBDAS, bart_wavelets
 
 TV_LAMBDAS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # times ||A||^2
-EDGE = 0.1  # of the largest pixel: the size of differences at which the steps of TV aim
+EDGE = 0.1  # of the largest pixel: the shrinkage threshold of TV's ADMM
 
 
 def adjoint(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
@@ -49,8 +49,8 @@ def least_squares(
 ) -> Answer:
     """``argmin ||A x - y||^2 + weight ||A||^2 ||x||^2`` by CG; for coils CG-SENSE.
 
-    Relative to ``||A||^2``, a weight of .01 damps what the operator passes with less than a tenth of
-    its largest gain, in any units; the maps of MRI have ``||A|| <= 1``, where it is CG-SENSE's own.
+    A weight of .01, relative to ``||A||^2``, damps the components that the operator passes with less than a
+    tenth of its largest gain, in any units. With the maps of MRI ``||A|| <= 1``: CG-SENSE's usual weight.
     """
     A = scene.A
 
@@ -65,16 +65,16 @@ def least_squares(
 
 
 def fbp(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
-    """The operator's own filtered back-projection, also through a scale or of complex images.
+    """The operator's filtered back-projection, also of complex images and of an operator times a scale.
 
-    Raises `ConfigError` for operators that have none.
+    Raises `ConfigError` for operators without one.
     """
     core, factor = unscaled(scene.problem.A)
     plain: Any = core.inner if isinstance(core, Complexified) else core
     if not hasattr(plain, "fbp"):
         raise ConfigError(
             f"{scene.problem.A!r} has no filtered back-projection.",
-            "It inverts projections along lines.",
+            "That inverts projections along lines.",
             "Use it with operators.CT.",
         )
     y = scene.problem.y / factor
@@ -89,9 +89,9 @@ def tv(
     lambdas: Sequence[float] = TV_LAMBDAS,
     steps: int = 60,
 ) -> Answer:
-    """``argmin 1/2 ||A x - y||^2 + lambda ||A||^2 ||grad x||_{2,1}``, the best of ``lambdas`` for the reference.
+    """``argmin 1/2 ||A x - y||^2 + lambda ||A||^2 ||grad x||_{2,1}``, with the best of ``lambdas`` for the reference.
 
-    No user has that reference; the note "lambda" names the one taken. ``seconds`` are those of one lambda.
+    No user has that reference. The note "lambda" is the chosen one; ``seconds`` are those of one lambda.
     """
     A = scene.A
     started = time.monotonic()
@@ -110,13 +110,15 @@ def total_variation(
 ) -> Tensor:
     """``argmin 1/2 x^H A^H A x - Re x^H b + weight sum_pixels |grad x|_2`` (1, *domain), ``b = A^H y``.
 
-    Isotropic, in-plane, free boundary; real and imaginary part, and channels, share one length at a
-    pixel. ADMM with ``z = grad x``: the image by warm-started CG, z by shrinking lengths by
-    ``weight / rho``, which is `EDGE` of the start's largest pixel.
+    Isotropic, in-plane, free boundary; the gradient of a pixel is one vector over directions, channels, real and
+    imaginary part. ADMM with ``z = grad x``: the image by warm-started CG, z by shrinking vectors by
+    ``weight / rho``, which is `EDGE` times the largest pixel of ``start``.
     Source: Goldstein and Osher, SIAM J. Imaging Sci. 2:323 (2009).
     """
     if weight <= 0:
-        raise ConfigError(f"lambda is {weight}.", do="It is positive; use least-squares without a penalty.")
+        raise ConfigError(
+            f"lambda is {weight}.", do="Make it positive, or use least-squares, which has no penalty."
+        )
     D = Difference(tuple(A.domain), complex_domain=A.complex_domain)
     threshold = EDGE * float(start.abs().max())
     rho = weight / threshold if threshold > 0 else weight
@@ -141,20 +143,16 @@ def total_variation(
 def wavelets(
     scene: Scene, calls: int | None, samples: int, seed: int, lambdas: Sequence[float] = BART_LAMBDAS
 ) -> Answer:
-    """BART's ``ecalib`` and ``pics -R W`` of multi-coil MRI: the best of ``lambdas`` for the reference.
+    """BART's ``ecalib`` and ``pics -R W`` of multi-coil MRI, with the best of ``lambdas`` for the reference.
 
-    BART estimates its own maps and gives magnitudes, which fill the first set of maps. Raises
+    BART estimates its own maps; its magnitudes are taken as the image of the first set. Raises
     `ConfigError` without the ``bart`` program, and for other operators. ``seconds`` as in `tv`.
     """
     core, factor = unscaled(scene.problem.A)
     if not isinstance(core, MRI) or core.maps is None:
-        raise ConfigError(
-            f"BART's wavelets were asked for {scene.problem.A!r}.", "It is run on multi-coil MRI."
-        )
+        raise ConfigError(f"BART's wavelets were asked for {scene.problem.A!r}.", "They need multi-coil MRI.")
     if shutil.which("bart") is None:
-        raise ConfigError(
-            "There is no program bart on this computer.", do="Install BART, or leave wavelets out."
-        )
+        raise ConfigError("The program bart was not found.", do="Install BART, or leave wavelets out.")
     y = (scene.problem.y[0] / factor).cpu()
     started = time.monotonic()
     images = {value: as_image(bart_wavelets(y, value), scene.start) for value in lambdas}
@@ -197,8 +195,8 @@ def unscaled(A: Operator) -> tuple[Any, complex]:
 
 
 def norm_squared(scene: Scene) -> float:
-    """``||A||^2``, by power iterations from the scene's start."""
-    return float(power_norm(scene.A.normal, scene.start)) ** 2
+    """``||A||^2`` of the scene's operator."""
+    return float(operator_norm(scene.A)) ** 2
 
 
 def quality(image: Tensor, scene: Scene) -> float:

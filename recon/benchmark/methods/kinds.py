@@ -9,6 +9,7 @@ from ...errors import unknown
 from ...posteriors import POSTERIORS
 from ...registry.configuration import parameters, refuse_unknown
 from ...registry.objects import sampler_class
+from ...registry.plugins import is_own
 from ..answer import Answer
 from .classical import CLASSICAL
 from .peers import PEERS
@@ -42,7 +43,7 @@ def refuse_method(sampler: str) -> None:
     if kind_of(sampler) is not Kind.RECON:
         return
     names = [*POSTERIORS, *(name for methods in OTHERS.values() for name in methods)]
-    if sampler not in names and ":" not in sampler:
+    if sampler not in names and not is_own(sampler):
         raise unknown("method", sampler, names)
     sampler_class(sampler)
 

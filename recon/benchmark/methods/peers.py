@@ -1,14 +1,14 @@
 """deepinv's diffusion samplers on the prior, operator and measurements of a scene.
 
 Every peer is ``peer(scene, calls, samples, seed, **options) -> Answer``, all samples in one batch.
-``calls=None`` keeps the number of steps that deepinv has by default; else ``calls`` are the network
-calls a sample, exactly, and the steps follow. Calls are counted at the prior; vector-Jacobian products
-are not calls. Options are those of deepinv's constructors, whose defaults hold. deepinv is imported
+``calls=None`` keeps deepinv's default number of steps; else ``calls`` is the exact number of network calls
+per sample, and the steps follow from it. Calls are counted at the prior; vector-Jacobian products
+are not calls. Options are those of deepinv's constructors, with their defaults. deepinv is imported
 when a peer is called.
 
-Its samplers expect images in [0, 1]; what each does about that is said there. They know the network
-in float32 only, and ask it for levels above the one it was trained for (152 at the start of the
-variance-preserving schedule), as any user of deepinv would have it.
+Its samplers expect images in [0, 1]; each peer says what it does about that. They call the network
+in float32 only, and at noise levels above the largest of its training (152 at the start of the
+variance-preserving schedule), as they would for any user of deepinv.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.base import Linear
+from operators.base import Identity, Linear
 from operators.complexify import Complexified
-from operators.compose import Identity
-from operators.interop import as_ours, convert, two_channels
 from operators.mri import MRI
+from operators.physics import from_two_channels, in_precision, two_channels
 from operators.pixels import Inpainting
 
 from ...errors import ConfigError
@@ -36,29 +35,30 @@ from ..answer import Answer
 from ..scene import Scene
 from .classical import unscaled
 
-DEMO_CALLS = 100  # of deepinv's PosteriorDiffusion, which has no default of its own, in its demonstration
+DEMO_CALLS = 100  # in the demonstration of deepinv's PosteriorDiffusion, which has no default of its own
 
 
 @dataclass
 class Job:
-    """A scene as deepinv sees it: real channels, float32, one row a sample."""
+    """A scene as deepinv sees it: real channels, float32, one row per sample."""
 
     physics: Any  # with GaussianNoise(sigma) as its noise model
     y: Tensor
     sigma: float
     denoiser: Any
-    shape: tuple[int, ...]  # of the images, with the batch axis
+    shape: tuple[int, ...]  # of the images, the batch axis included
     rng: torch.Generator
 
     @property
     def device(self) -> torch.device:
+        """Where the measurements are."""
         return self.y.device
 
 
 def dps(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
     """``deepinv.sampling.DPS``: default 1000 time steps, hence 999 calls, and ``weight=1``.
 
-    One call a step. The map to [-1, 1] is off, and so is the clipping of the believed image to it.
+    One call per step. The map to [-1, 1] is off, and so is the clipping of the denoised image to it.
     """
 
     def run(job: Job) -> Tensor:
@@ -72,7 +72,7 @@ def dps(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any
 def pigdm(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
     """``PosteriorDiffusion`` with ``PiGDMDataFidelity``, on DPS's schedule and solver; default 100 calls.
 
-    One call and one vector-Jacobian product a step. The map to [-1, 1] is off.
+    One call and one vector-Jacobian product per step. The map to [-1, 1] is off.
     """
     from deepinv.sampling import PiGDMDataFidelity
 
@@ -82,7 +82,7 @@ def pigdm(scene: Scene, calls: int | None, samples: int, seed: int, **options: A
 def mmps(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
     """``PosteriorDiffusion`` with ``MomentMatchingDataFidelity``, as `pigdm`.
 
-    One call a step, and at most 2 + ``cg_max_iter`` vector-Jacobian products (5 by default).
+    One call per step, and at most 2 + ``cg_max_iter`` vector-Jacobian products (5 by default).
     """
     from deepinv.sampling import MomentMatchingDataFidelity
 
@@ -92,6 +92,7 @@ def mmps(scene: Scene, calls: int | None, samples: int, seed: int, **options: An
 def guided(
     scene: Scene, calls: int | None, samples: int, seed: int, kind: Any, options: dict[str, Any]
 ) -> Answer:
+    """``PosteriorDiffusion`` with a data fidelity of class ``kind``, which takes its own among the options."""
     of_fidelity = {k: options[k] for k in ("weight", "clip", "cg_max_iter", "cg_tol") if k in options}
     rest = {k: value for k, value in options.items() if k not in of_fidelity}
 
@@ -106,7 +107,7 @@ def guided(
 def diffusion(job: Job, calls: int | None, options: dict[str, Any]) -> Any:
     """``DPS``, which is a ``PosteriorDiffusion`` whose schedule and solver have defaults.
 
-    Where the last level is 0, n time steps are n - 1 calls; elsewhere a last denoising makes them n.
+    If the last noise level is 0, n time steps take n - 1 calls; else a last denoising makes them n.
     """
     from deepinv.sampling import DPS
 
@@ -120,8 +121,8 @@ def diffusion(job: Job, calls: int | None, options: dict[str, Any]) -> Any:
 def ddrm(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
     """``deepinv.sampling.DDRM``: levels from 1 to 0, default 100 of them, hence 99 calls (none at 0).
 
-    It needs singular values: inpainting, single-coil MRI and denoising have them here; raises
-    `ConfigError` for other operators. It neither maps to [0, 1] nor clips.
+    It needs singular values, which inpainting, single-coil MRI and denoising have among deepinv's physics;
+    raises `ConfigError` for other operators. It neither maps to [0, 1] nor clips.
     """
     core, _ = unscaled(scene.problem.A)
     if not decomposes(core):
@@ -144,7 +145,7 @@ def ddrm(scene: Scene, calls: int | None, samples: int, seed: int, **options: An
 def diffpir(
     scene: Scene, calls: int | None, samples: int, seed: int, reach: float | None = None, **options: Any
 ) -> Answer:
-    """``deepinv.sampling.DiffPIR``: one call an iteration, default 100.
+    """``deepinv.sampling.DiffPIR``: one call per iteration, default 100.
 
     Its map from [0, 1] to [-1, 1] and its clipping cannot be switched off, so it is given images
     ``(x / reach + 1) / 2`` and their measurements ``(y / reach + A 1) / 2``. ``reach`` is by default the
@@ -154,7 +155,7 @@ def diffpir(
         start = scene.start
         reach = float((torch.view_as_real(start) if start.is_complex() else start).abs().max())
     if not reach > 0:
-        raise ConfigError(f"reach is {reach}.", "It is the largest value that an image may have.")
+        raise ConfigError(f"reach is {reach}.", "It is the largest value that an image may have, above 0.")
 
     def run(job: Job) -> Tensor:
         from deepinv.optim.data_fidelity import L2
@@ -163,7 +164,7 @@ def diffpir(
 
         one = torch.ones(job.shape, device=job.device)
         y, sigma = (job.y / reach + job.physics.A(one)) / 2, job.sigma / (2 * reach)
-        first = (job.physics.A_adjoint(job.y) / reach + 1) / 2  # its own default, in these units
+        first = (job.physics.A_adjoint(job.y) / reach + 1) / 2  # its default start, in these units
         job.physics.noise_model = GaussianNoise(sigma).to(job.device)
         job.denoiser.reach = reach
         steps = {} if calls is None else {"max_iter": calls}
@@ -192,8 +193,8 @@ def drawn(
 ) -> Answer:
     """The answer of ``run`` on the scene; the random numbers are a function of seed and scene alone.
 
-    deepinv's samplers draw from the global generator or from one they are given, and some ignore a
-    seed: both are seeded here, and the global state is restored.
+    Some of deepinv's samplers draw from the global generator, others from the one they are given: both are
+    seeded here, and the global state is restored.
     """
     if calls is not None and calls < 1:
         raise ConfigError(f"{calls} network calls were asked for.", do="Ask for at least one.")
@@ -212,7 +213,7 @@ def drawn(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         seconds = time.monotonic() - started
-    x = convert(as_ours(channels, *job.denoiser.kind), scene.start.dtype)
+    x = in_precision(from_two_channels(channels, *job.denoiser.kind), scene.start.dtype)
     notes: dict[str, float | str] = {
         name: value for name, value in options.items() if isinstance(value, (int, float, str))
     }
@@ -220,6 +221,7 @@ def drawn(
 
 
 def as_job(scene: Scene, samples: int, rng: torch.Generator) -> Job:
+    """The scene for deepinv, without the operator's scale; raises `ConfigError` without noise."""
     problem = scene.problem
     if not problem.sigma > 0:
         raise ConfigError(
@@ -229,7 +231,11 @@ def as_job(scene: Scene, samples: int, rng: torch.Generator) -> Job:
     from deepinv.physics import GaussianNoise
 
     core, factor = unscaled(problem.A.to(torch.float32))
-    y = two_channels(convert(problem.y / factor, torch.float32)).repeat_interleave(samples, dim=0).clone()
+    y = (
+        two_channels(in_precision(problem.y / factor, torch.float32))
+        .repeat_interleave(samples, dim=0)
+        .clone()
+    )
     sigma = problem.sigma / abs(factor)
     physics = physics_of(core).to(y.device)
     physics.noise_model = GaussianNoise(sigma).to(y.device)
@@ -245,7 +251,7 @@ def decomposes(A: Linear) -> bool:
 
 
 def physics_of(A: Linear) -> Any:
-    """deepinv's own physics where it has this operator with singular values, as its users would take; else ours, wrapped."""
+    """deepinv's own physics if it has this operator with singular values, as its users would choose; else ours, wrapped."""
     from deepinv import physics
 
     core = A.inner if isinstance(A, Complexified) else A
@@ -261,13 +267,13 @@ def physics_of(A: Linear) -> Any:
 
 @cache
 def denoiser_class() -> type:
-    """The adapter's class, made when first needed so that deepinv is not imported before."""
+    """The class of the adapter, made when first needed, so that deepinv is not imported earlier."""
     from deepinv.models import Denoiser
 
     class PriorDenoiser(Denoiser):
         """A prior as a deepinv denoiser of real channels, which counts its calls.
 
-        ``sigma`` is a number, or a tensor whose entries are equal; at 0 the image itself comes back,
+        ``sigma`` is a number, or a tensor whose entries are equal; at 0 the image is returned as it is,
         without a call. With a ``reach``, images are ``(x / reach + 1) / 2``.
         """
 
@@ -279,16 +285,19 @@ def denoiser_class() -> type:
         def forward(self, x: Tensor, sigma: Any, **_: Any) -> Tensor:
             levels = torch.as_tensor(sigma).detach().flatten().tolist()
             if max(levels) != min(levels):
-                raise ConfigError(f"deepinv asked for noise levels {levels} at once.", "A prior takes one.")
+                raise ConfigError(
+                    f"deepinv asked for noise levels {levels} at once.", "A prior takes one at a time."
+                )
             if levels[0] == 0:
                 return x
             self.calls += 1
             if self.reach is None:
-                return self.denoised(x, levels[0])
-            clean = self.denoised(self.reach * (2 * x - 1), 2 * self.reach * levels[0])
+                return self.channels(x, levels[0])
+            clean = self.channels(self.reach * (2 * x - 1), 2 * self.reach * levels[0])
             return (clean / self.reach + 1) / 2
 
-        def denoised(self, x: Tensor, sigma: float) -> Tensor:
-            return two_channels(self.prior(as_ours(x, *self.kind), sigma)).to(x.dtype)
+        def channels(self, x: Tensor, sigma: float) -> Tensor:
+            """The prior's estimate as real channels."""
+            return two_channels(self.prior(from_two_channels(x, *self.kind), sigma)).to(x.dtype)
 
     return PriorDenoiser

@@ -14,7 +14,7 @@ from ..scene import Scene
 from ..specs import MethodSpec
 from .kinds import other_method
 
-CALLS = 20  # of a sampler of ours whose budget is left open
+DEFAULT_CALLS = 20  # of a sampler of ours whose budget is left open
 
 
 def solve(scene: Scene, cell: Cell) -> Answer:
@@ -30,7 +30,7 @@ def by_recon(scene: Scene, cell: Cell) -> Answer:
     spec, started = cell.spec, time.monotonic()
     sampler = build_sampler(scene, spec)
     solver = make_solver(str(cell.solver), spec.solver_options)
-    prior, calls = scene.prior, CALLS if cell.calls is None else cell.calls
+    prior, calls = scene.prior, DEFAULT_CALLS if cell.calls is None else cell.calls
     low, high = about(prior).usual
     top = spec.sigma_start or high
     end = min(spec.sigma_end or low, top / 2)

@@ -9,7 +9,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 DASH = "–"
-LEVEL = 0.90  # of the intervals whose coverage is reported
 CellRow = Mapping[str, Any]
 """One cell as `recon.benchmark.rows` keeps it."""
 Key = tuple[str, str, str | None, int | None]
@@ -159,7 +158,7 @@ def where(row: CellRow) -> str:
 # --- numbers as text -------------------------------------------------------------------------------------
 
 
-def number(value: float | None, form: str = ".2f") -> str:
+def number_text(value: float | None, form: str = ".2f") -> str:
     """``value`` in ``form``; a dash where there is none."""
     if value is None or math.isnan(value):
         return DASH
@@ -173,15 +172,15 @@ def finite_or(value: float | None, other: float) -> float:
     return other if value is None or math.isnan(value) else value
 
 
-def percent(value: float | None) -> str:
+def percent_text(value: float | None) -> str:
     """A share in percent."""
-    return DASH if value is None else f"{number(100 * value, '.1f')} %"
+    return DASH if value is None else f"{number_text(100 * value, '.1f')} %"
 
 
 def duration(seconds: float | None) -> str:
     """Seconds with as many digits as matter."""
     if seconds is None or not math.isfinite(seconds):
-        return number(seconds)
+        return number_text(seconds)
     return f"{seconds:.3f}" if seconds < 0.1 else f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
 
 
@@ -190,4 +189,4 @@ def calls_made(line: Line) -> str:
     if line.classical:
         return "0"
     samples = DASH if not line.samples else "–".join(map(str, dict.fromkeys((line.samples[0], line.samples[-1]))))  # fmt: skip
-    return f"{samples} × {number(line.network_calls.mean, '.0f')}"
+    return f"{samples} × {number_text(line.network_calls.mean, '.0f')}"

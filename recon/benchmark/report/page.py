@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from .lines import CellRow, FailedCells, Line, finite_or, latest, line_key, number, row_is_done, where
-from .tables import OVERVIEW, best, columns, footnotes, overview
+from .lines import CellRow, FailedCells, Line, finite_or, latest, line_key, number_text, row_is_done, where
+from .tables import OVERVIEW, best, footnotes, overview, shown_columns
 
 TEMPLATE = "page.html.j2"
-SHOWN = ("mean", "error", "std")  # pictures of a method, in this order; only samplers have the last
+PICTURE_KINDS = ("mean", "error", "std")  # pictures of a method, in this order; only samplers have the last
 
 
 def page(
@@ -29,7 +29,7 @@ def page(
     """HTML of a report in the folder ``out``; ``figures`` maps file names there to what they show."""
     from jinja2 import Environment, StrictUndefined
 
-    rows, shown = latest(rows), columns(lines)
+    rows, shown = latest(rows), shown_columns(lines)
     problems = []
     for name in dict.fromkeys(one.problem for one in (*lines, *failed)):
         of = [line for line in lines if line.problem == name]
@@ -52,7 +52,7 @@ def page(
     return template.render(
         title=title,
         command=command,
-        columns=shown,
+        shown_columns=shown,
         problems=problems,
         overview=overview(lines),
         overview_title=OVERVIEW,
@@ -89,13 +89,13 @@ def strip(rows: Sequence[CellRow], lines: Sequence[Line], out: Path) -> dict[str
         pictures = pictures_of(row, out)
         if image_of(row) == image:
             shared = {k: pictures[k] for k in ("reference", "measured") if k in pictures} | shared
-        kinds = [(kind, pictures[kind]) for kind in SHOWN if kind in pictures]
+        kinds = [(kind, pictures[kind]) for kind in PICTURE_KINDS if kind in pictures]
         if kinds:
             cards.append(
                 {
                     "method": method,
                     "setting": setting(row),
-                    "psnr": number(row.get("metrics", {}).get("psnr")),
+                    "psnr": number_text(row.get("metrics", {}).get("psnr")),
                     "order": -finite_or(row.get("metrics", {}).get("psnr"), -1e9),
                     "elsewhere": None if image_of(row) == image else where(row),
                     "pictures": kinds,
@@ -114,7 +114,7 @@ def image_of(row: CellRow) -> tuple[Any, Any, Any]:
 def setting(row: CellRow) -> str:
     """Solver and calls of a cell, as far as it has them."""
     cell, made = row["cell"], row.get("network_calls")
-    calls = f"{number(made, '.0f')} calls" if made else ""
+    calls = f"{number_text(made, '.0f')} calls" if made else ""
     return ", ".join(part for part in (cell.get("solver") or "", calls) if part)
 
 

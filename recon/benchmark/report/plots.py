@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...io.figures import GRID, INK, moved_apart, unique
-from .lines import LEVEL, Line, is_peer
+from ...intervals import LEVEL
+from ...io.reports import GRID, INK, moved_apart, unique
+from .lines import Line, is_peer
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c25a94", "#3a9ad9", "#b07c00", "#222222")  # Okabe-Ito, darker
 MARKERS = "os^v"
-QUIET = "#6b6b6b"
-SPAN = 12.0  # dB that a panel shows below its best point; what lies lower is named with its value
+GRAY = "#6b6b6b"
+PANEL_SPAN = 12.0  # dB that a panel shows below its best point; what lies lower is named with its value
 ACROSS = 3  # panels side by side
 BUDGETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
@@ -52,7 +53,7 @@ def coverage_figure(lines: Sequence[Line]) -> Any | None:
     figure, panels = sheet(unique(line.problem for line in lines), 4.2, 1.2 + 0.2 * len(names))
     top = max(line.network_calls.mean or 1 for line in lines)
     for place, (problem, ax) in enumerate(panels.items()):
-        plain(ax)
+        plain_axes(ax)
         ax.set_title(problem, color=INK, fontsize=11, loc="left")
         ax.set_xlim(-0.02, 1.02)
         ax.set_ylim(-0.7, len(names) - 0.3)
@@ -115,7 +116,7 @@ def looks(lines: Sequence[Line]) -> dict[tuple[str, str | None], dict[str, Any]]
         styles[method, solver] = style | (open_mark if is_peer(method) else {})
     for line in lines:
         if line.classical:
-            styles[line.method, line.solver] = {"color": QUIET, "marker": "o", "markersize": 4.5}
+            styles[line.method, line.solver] = {"color": GRAY, "marker": "o", "markersize": 4.5}
     return styles
 
 
@@ -124,7 +125,7 @@ def counterpart(method: str) -> str:
     return method[len("deepinv") :].strip(" -_:./") if is_peer(method) else method
 
 
-def plain(ax: Any) -> None:
+def plain_axes(ax: Any) -> None:
     """Axes with a light grid, without a frame at the top and right."""
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
@@ -134,10 +135,10 @@ def plain(ax: Any) -> None:
 
 def calls_panel(ax: Any, lines: Sequence[Line], look: dict, several: set[str]) -> None:
     """One problem: PSNR over the logarithm of the calls, each curve named at the right."""
-    plain(ax)
+    plain_axes(ax)
     values = [line.psnr.mean for line in lines if line.psnr.mean is not None]
     top = max(values)
-    low = min(value for value in values if value >= top - SPAN)
+    low = min(value for value in values if value >= top - PANEL_SPAN)
     margin = 0.05 * max(top - low, 2.0)
     top, low = top + margin, low - margin
     reach = [max(line.network_calls.mean or 1, 1) for line in lines if not line.classical] or [1, 10]
@@ -155,8 +156,8 @@ def calls_panel(ax: Any, lines: Sequence[Line], look: dict, several: set[str]) -
         name, style = label(of[0], several), look[key]
         if of[0].classical:
             height = max(line.psnr.mean or low for line in of)
-            ax.axhline(height, color=QUIET, linestyle=(0, (5, 3)), linewidth=1)
-            ends.append((height, name, QUIET, None))
+            ax.axhline(height, color=GRAY, linestyle=(0, (5, 3)), linewidth=1)
+            ends.append((height, name, GRAY, None))
             continue
         of = sorted(of, key=lambda line: line.network_calls.mean or 0)
         calls = [max(line.network_calls.mean or 1, 1) for line in of]

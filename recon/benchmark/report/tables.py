@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from .lines import DASH, LEVEL, CellRow, FailedCells, Line, calls_made, duration, latest, number, percent
+from ...intervals import LEVEL
+from .lines import DASH, CellRow, FailedCells, Line, calls_made, duration, latest, number_text, percent_text
 
 OVERVIEW = "PSNR of the mean in dB: each method with the solver and number of calls that score best"
 NOT_NUMBERS = ("pictures", "versions")  # in no table; the page shows them
@@ -28,26 +29,26 @@ class Column:
     best: Callable[[Iterable[float]], float] | None = None
 
 
-def decibels(line: Line) -> str:
+def psnr_text(line: Line) -> str:
     """PSNR of the mean with its standard error."""
-    return f"{number(line.psnr.mean)} ± {number(line.psnr.error)}"
+    return f"{number_text(line.psnr.mean)} ± {number_text(line.psnr.error)}"
 
 
-COLUMNS = (
+RESULT_COLUMNS = (
     Column("method", "posterior sampler, or a method that it is compared with", lambda of: of.method, lambda of: of.method),
     Column("solver", "of the reverse diffusion", lambda of: of.solver or DASH, lambda of: of.solver or ""),
-    Column("asked", "network calls per sample that were asked for; –: the method's own default",
-           lambda of: number(of.calls, "d"), lambda of: of.calls),
-    Column("PSNR of the mean", "dB, mean over the cells ± standard error", decibels, lambda of: of.psnr.mean, max),
+    Column("calls asked", "network calls per sample that were asked for; –: the method's own default",
+           lambda of: number_text(of.calls, "d"), lambda of: of.calls),
+    Column("PSNR of the mean", "dB, mean over the cells ± standard error", psnr_text, lambda of: of.psnr.mean, max),
     Column("object PSNR", "dB, over the pixels of the object alone",
-           lambda of: number(of.object_psnr.mean), lambda of: of.object_psnr.mean, max),
-    Column("SSIM", "structural similarity", lambda of: number(of.ssim.mean, ".3f"), lambda of: of.ssim.mean, max),
-    Column("NMSE", "normalised mean squared error", lambda of: number(of.nmse.mean, "#.3g"), lambda of: of.nmse.mean, min),
+           lambda of: number_text(of.object_psnr.mean), lambda of: of.object_psnr.mean, max),
+    Column("SSIM", "structural similarity", lambda of: number_text(of.ssim.mean, ".3f"), lambda of: of.ssim.mean, max),
+    Column("NMSE", "normalised mean squared error", lambda of: number_text(of.nmse.mean, "#.3g"), lambda of: of.nmse.mean, min),
     Column("residual", "distance to the measurements in units of their noise; noise alone gives 1",
-           lambda of: number(of.residual.mean), lambda of: of.residual.mean),
+           lambda of: number_text(of.residual.mean), lambda of: of.residual.mean),
     Column(f"coverage of {LEVEL:.0%}".replace("%", " %"), f"share of the object's pixels within the {LEVEL:.0%} intervals",
-           lambda of: percent(of.coverage.mean), lambda of: of.coverage.mean),
-    Column("ESS", "effective sample size", lambda of: number(of.ess.mean, ".1f"), lambda of: of.ess.mean),
+           lambda of: percent_text(of.coverage.mean), lambda of: of.coverage.mean),
+    Column("ESS", "effective sample size", lambda of: number_text(of.ess.mean, ".1f"), lambda of: of.ess.mean),
     Column("network calls", "samples × calls of each", calls_made, lambda of: of.network_calls.mean),
     Column("seconds", "per cell, all its samples together", lambda of: duration(of.seconds.mean), lambda of: of.seconds.mean),
     Column("n", "cells: inputs, slices and seeds",
@@ -55,9 +56,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def columns(lines: Sequence[Line]) -> list[Column]:
+def shown_columns(lines: Sequence[Line]) -> list[Column]:
     """The columns to show: the effective sample size only where a method has one."""
-    return [c for c in COLUMNS if c.head != "ESS" or any(line.ess.n for line in lines)]
+    return [c for c in RESULT_COLUMNS if c.head != "ESS" or any(line.ess.n for line in lines)]
 
 
 def best(column: Column, lines: Sequence[Line]) -> str | None:
@@ -100,7 +101,9 @@ def overview(lines: Sequence[Line]) -> list[dict[str, Any]]:
         {
             "method": method,
             "mean": fmean(line.psnr.mean or 0 for line in of.values()),
-            "cells": {problem: (number(line.psnr.mean), setting_of(line)) for problem, line in of.items()},
+            "cells": {
+                problem: (number_text(line.psnr.mean), setting_of(line)) for problem, line in of.items()
+            },
             "best": {problem for problem, line in of.items() if line.psnr.mean == heights[problem]},
         }
         for method, of in tops.items()
@@ -110,7 +113,7 @@ def overview(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 def setting_of(line: Line) -> str:
     """Solver and calls of a line, as far as it has them."""
-    calls = "" if line.classical else f"{number(line.network_calls.mean, '.0f')} calls"
+    calls = "" if line.classical else f"{number_text(line.network_calls.mean, '.0f')} calls"
     return ", ".join(part for part in (line.solver or "", calls) if part)
 
 
@@ -126,17 +129,17 @@ def markdown_report(
     command: str,
 ) -> str:
     """All problems at a glance, a section for each, then what failed, then what the numbers mean."""
-    parts = [f"# {escaped(title)}", f"```sh\n{command}\n```"]
+    parts = [f"# {escape_markdown(title)}", f"```sh\n{command}\n```"]
     problems = list(dict.fromkeys(line.problem for line in lines))
     if len(problems) > 1:
         body = [
             [one["method"], *(overview_cell(one, problem) for problem in problems)] for one in overview(lines)
         ]
         parts += [f"## {OVERVIEW}", markdown_table([["method", *problems], *body], numbers_from=1)]
-    shown = columns(lines)
+    shown = shown_columns(lines)
     for problem in dict.fromkeys(one.problem for one in (*lines, *failed)):
         of = [line for line in lines if line.problem == problem]
-        parts.append(f"## {escaped(problem)}")
+        parts.append(f"## {escape_markdown(problem)}")
         if of:
             body = [[column.text(line) for column in shown] for line in of]
             parts.append(markdown_table([[column.head for column in shown], *body], numbers_from=2))
@@ -144,23 +147,13 @@ def markdown_report(
             parts.append("Every cell failed.")
     if failed:
         parts.append("## Failed cells")
-        heads = [
-            "problem",
-            "method",
-            "solver",
-            "asked",
-            "cells",
-            "first of them",
-            "what",
-            "why",
-            "what to do",
-        ]
-        body = [[f.problem, f.method, f.solver or DASH, number(f.calls, "d"), str(f.count),
+        heads = ["problem", "method", "solver", "calls asked", "cells", "the first", "what", "why", "do"]
+        body = [[f.problem, f.method, f.solver or DASH, number_text(f.calls, "d"), str(f.count),
                  f.where or DASH, f.what or DASH, f.why or DASH, f.do or DASH] for f in failed]  # fmt: skip
         parts.append(markdown_table([heads, *body]))
     parts.append("## Conventions")
     sentences = [
-        f"- {escaped(name)}: {escaped(sentence.rstrip('.'))}."
+        f"- {escape_markdown(name)}: {escape_markdown(sentence.rstrip('.'))}."
         for name, sentence in footnotes(lines, conventions)
     ]
     parts.append("\n".join(sentences))
@@ -174,13 +167,13 @@ def overview_cell(entry: Mapping[str, Any], problem: str) -> str:
 
 def markdown_table(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
     """A Markdown table of ``rows``, the head first; columns from ``numbers_from`` on are aligned to the right."""
-    texts = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
+    texts = [f"| {' | '.join(map(escape_markdown, row))} |" for row in rows]
     right = len(rows[0]) if numbers_from is None else numbers_from
     rule = "|" + "".join("---:|" if place >= right else "---|" for place in range(len(rows[0])))
     return "\n".join([texts[0], rule, *texts[1:]])
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """``text`` in one line, with the characters that Markdown reads as markup escaped."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 

@@ -1,4 +1,4 @@
-"""The report of a benchmark: tables, figures and a page from its rows, each file whole or not there at all."""
+"""The report of a benchmark: tables, figures and a page from its rows, all files or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from ...io.whole import write_whole
+from ...io.whole import write_together
 from .lines import CellRow, Line, Stat, aggregate, failures
 from .page import page
 from .plots import coverage_figure, psnr_figure
@@ -51,8 +51,7 @@ def write_report(
         **{name: png(figure) for name, figure in drawn.items()},
         "index.html": page(rows, lines, failed, out, figures=shown, **texts).encode(),
     }
-    for name, content in files.items():
-        write_whole(out / name, partial(write, content))
+    write_together({out / name: partial(write, content) for name, content in files.items()})
     return [out / name for name in files]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, InputError
-from ...io import READERS, KSpaceFile, Scan, files_in, read_maps
+from ...io import READERS, KSpaceFile, Survey, files_in, read_maps
 from ...io.acquisition import Acquisition, acquire, refuse_few_lines
 from ...priors import about
 from ...registry.recipe import build
@@ -72,7 +72,7 @@ def kspace_in(folder: Path) -> list[Path]:
     return files
 
 
-def plan_file(file: KSpaceFile, found: Scan, target: Path, settings: Settings, prior: Any) -> PlannedFile:
+def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings, prior: Any) -> PlannedFile:
     """How ``file`` is reconstructed with these settings.
 
     Raises `ConfigError` and `InputError` where mask, maps, coils or the size of the image do not allow it.
@@ -107,7 +107,7 @@ def digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def describe(plan: PlannedFile, settings: Settings, prior: Any, slices: int | None = None) -> str:
+def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int | None = None) -> str:
     """What would be done with a file, or with ``slices`` of its slices, for ``--dry-run``."""
     file, recipe = plan.file, settings.recipe
     maps = "given" if plan.maps or file.maps else "estimated" if file.coils > 1 else "none, one coil"

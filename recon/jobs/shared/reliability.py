@@ -1,4 +1,4 @@
-"""A calibration as a table, as sentences, and as a figure: reliability, and the ranks of the reference."""
+"""A calibration as a table, in sentences, and as a figure: coverage by level, and ranks of the reference."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from ...calibration import Calibration, Row
 from ...intervals import enough
 from ...io.acquisition import MaskChoice
-from ...io.figures import GRID, INK, markdown
+from ...io.reports import GRID, INK, markdown
 from ...registry.recipe import Recipe
 
 MAIN = 0.9  # the level that the last line is about, or the nearest to it
 OURS = "#1f77b4"
 
 
-def report(found: Calibration, names: Sequence[str], recipe: Recipe, mask: MaskChoice) -> str:
-    """The whole in Markdown."""
+def calibration_markdown(found: Calibration, names: Sequence[str], recipe: Recipe, mask: MaskChoice) -> str:
+    """The whole report in Markdown."""
     given = {"acceleration": mask.accel, "centre": mask.center}
     chosen = ", ".join(
         [f"mask {mask.name or mask.key}", *(f"{k} {v:g}" for k, v in given.items() if v is not None)]
@@ -28,14 +28,23 @@ def report(found: Calibration, names: Sequence[str], recipe: Recipe, mask: MaskC
     )
     how = (
         f"Object: where the reference exceeds 5 % of its maximum, {found.pixels} pixels in all. Every slice counts the "
-        "same; ± is the standard error over slices. Scale: what the std, and so the width of the interval, is to be "
-        "multiplied by for the interval to hold its level. Width: mean, over the object's mean."
+        "same; ± is the standard error over slices. Scale: the factor by which the std, and so the width of the "
+        "interval, would have to be multiplied for the interval to hold its level. Width: mean, relative to the "
+        "object's mean."
     )
-    parts = ["# Calibration of the intervals", verdict(found), made, table(found), others(found), how]
+    parts = [
+        "# Calibration of the intervals",
+        verdict(found),
+        made,
+        coverage_table(found),
+        ranks_in_words(found),
+        how,
+    ]
     return "\n\n".join([*parts, "![Coverage by level, and ranks](calibration.png)"]) + "\n"
 
 
-def table(found: Calibration) -> str:
+def coverage_table(found: Calibration) -> str:
+    """One row per level, in Markdown."""
     rows = [["level", "held", "±", "slices", "scale", "width"]]
     rows += [
         [
@@ -51,11 +60,11 @@ def table(found: Calibration) -> str:
     return markdown(rows)
 
 
-def others(found: Calibration) -> str:
-    """Z-scores and ranks; and what quantiles of few samples cannot do."""
+def ranks_in_words(found: Calibration) -> str:
+    """Z-scores and ranks in a sentence, and the coverage that quantiles of few samples can reach."""
     expected = number(found.expected_z) if math.isfinite(found.expected_z) else "unbounded for so few samples"
     said = (
-        f"Mean squared z-score {number(found.squared_z)} (of exact samples: {expected}). Ranks of the reference among "
+        f"Mean squared z-score {number(found.squared_z)} (for exact samples: {expected}). Ranks of the reference among "
         f"the samples: {found.shape} (variance {found.rank_variance:.2f} of uniform ranks', mean {found.mean_rank:.2f})."
     )
     if enough(found.number):
@@ -74,6 +83,7 @@ def verdict(found: Calibration) -> str:
 
 
 def judgement(row: Row) -> str:
+    """Whether the intervals of a level are true, too narrow or too wide, and the factor that would mend them."""
     level = percent(row.level)
     if not math.isfinite(row.scale):
         return f"too narrow: no std would hold {level}, since it is 0 where the reference differs"
@@ -92,8 +102,8 @@ def number(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
-def figure(found: Calibration) -> Any:
-    """Left: the share held against the level, with its standard error. Right: the ranks."""
+def reliability_figure(found: Calibration) -> Any:
+    """Left: coverage against level, with its standard error. Right: ranks of the reference among the samples."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -104,8 +114,16 @@ def figure(found: Calibration) -> Any:
     levels, held = [100 * r.level for r in found.rows], [100 * r.held for r in found.rows]
     left.plot([0, 100], [0, 100], "--", color=INK, linewidth=1)
     left.text(22, 16, "true", color=INK, fontsize=9, rotation=45, rotation_mode="anchor")
-    left.errorbar(levels, held, [100 * r.error for r in found.rows], color=OURS, marker="o", markersize=4, capsize=3)  # fmt: skip
-    left.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xlabel="level of the interval, %", ylabel="pixels of the object within it, %")  # fmt: skip
+    left.errorbar(
+        levels, held, [100 * r.error for r in found.rows], color=OURS, marker="o", markersize=4, capsize=3
+    )
+    left.set(
+        xlim=(0, 100),
+        ylim=(0, 100),
+        aspect="equal",
+        xlabel="level of the interval, %",
+        ylabel="pixels of the object within it, %",
+    )
     uniform = 100 / len(found.ranks)
     right.bar(range(len(found.ranks)), [100 * share for share in found.ranks], width=0.9, color=OURS)
     right.axhline(uniform, linestyle="--", color=INK, linewidth=1)

@@ -1,4 +1,4 @@
-"""Everything about a job on k-space but its files: recipe, mask, maps, and where the network runs."""
+"""The settings of a job on k-space: recipe, mask, maps, and where the network runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...runtime.runtime import Runtime
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the files: recipe, mask, maps (a file), and where the network runs."""
+    """Everything but the inputs: recipe, mask, maps (a file), and where the network runs."""
 
     recipe: Recipe = field(default_factory=Recipe)
     mask: MaskChoice = field(default_factory=MaskChoice)
@@ -68,7 +68,7 @@ def prepared_prior(settings: Settings) -> Any:
     if known.card and not known.complex_images:
         raise ConfigError(
             f"The prior {settings.recipe.prior} is one of real images.",
-            "Images of k-space are complex.",
+            "Images made of k-space are complex.",
             "Choose one trained with complex_images: true; recon list priors.",
         )
     settings.recipe.refuse_prior(prior)

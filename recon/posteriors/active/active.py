@@ -41,7 +41,7 @@ class ActiveMemo(AroundMemo):
 
 
 class Active(Around):
-    """Measures ``argmax_a score(z_1, ..., z_S; a)`` between steps, ``z_i = A_full x0_i``: active diffusion subsampling (ADS).
+    """Measures ``argmax_a score(a; z_1, ..., z_S)`` between steps, ``z_i = A_full x0_i``: active diffusion subsampling.
 
     After some of the steps the images that an image's particles believe in are measured in full, as predictions;
     the action with the largest score of ``choose``, where they disagree most, is measured for real; and the
@@ -141,7 +141,7 @@ class Active(Around):
         if solver.warmup:
             raise ConfigError(
                 f"Active was asked for the network calls of {type(solver).__name__}.",
-                "It starts anew after every acquisition with steps of more calls; how often depends on the levels.",
+                "It restarts after every acquisition with steps of more calls; how often depends on the levels.",
                 "Count those of a run, result.network_calls, or take a solver with the same calls at every step.",
             )
         return super().network_calls(solver, steps, lowest)
@@ -175,7 +175,7 @@ class Active(Around):
         return replace(state, memo=ActiveMemo(problem, self.inner, record, inner=state.memo))
 
     def correct(self, state: State, move: Move, draw: Draw) -> State:
-        """The inner sampler's correction; then, after the steps of the timetable, more measurements and ``past=()``."""
+        """The inner sampler's correction; after the steps of the timetable more is measured, with ``past=()``."""
         state = super().correct(state, move, draw)
         due = cast(Timetable, self.timetable).get(move.target)
         if due is None:
@@ -184,7 +184,7 @@ class Active(Around):
         return replace(state, past=(), memo=self.acquired(state, step, amounts, draw))
 
     def acquired(self, state: State, step: int, amounts: list[int], draw: Draw) -> ActiveMemo:
-        """The memo with ``amounts[b]`` actions of image b more: chosen by its particles, measured, put into the problem."""
+        """The memo with ``amounts[b]`` more actions of image b, chosen by its particles, measured for the problem."""
         memo: ActiveMemo = state.memo
         record = memo.record
         shown = zip(self.beliefs(state, draw), amounts, strict=True)

@@ -53,7 +53,7 @@ class Policy:
         """Raise `ConfigError` for measurements with this noise (standard deviation per real component)."""
 
     def scores(self, belief: Belief) -> Tensor:
-        """The worth of each action (n,); those that are not open are ignored. A score that is not finite stops the walk."""
+        """The worth of each action (n,); an open one whose score is not finite stops the walk."""
         raise NotImplementedError
 
     def pick(self, belief: Belief, amount: int) -> tuple[list[int], Tensor]:
@@ -71,7 +71,7 @@ class Policy:
 
 
 def largest(scores: Tensor, free: Tensor) -> int:
-    """The first of the largest scores (n,) among the free actions; raises `SamplingError` where one is not finite."""
+    """The first of the largest scores (n,) among the free actions; raises `SamplingError` for one not finite."""
     if not torch.isfinite(scores[free]).all():
         raise SamplingError(
             "The scores of what to measure next are not finite.", "The particles have diverged."
@@ -81,7 +81,7 @@ def largest(scores: Tensor, free: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Entropy(Policy):
-    """Entropy of the mixture of Gaussians around the predictions: the paper's choice, with the sign that bounds information.
+    """Entropy of the mixture of Gaussians around the predictions, with the sign that bounds information.
 
     ``H = -sum_i w_i ln sum_j w_j exp(-d_ij / (2 s^2))``, ``d_ij = |z_i - z_j|^2`` (Hershey and Olsen's form).
     ``form``: "element", H of every number of an action, summed: it does not saturate at ln S; "line", H

@@ -36,7 +36,7 @@ def entropies(z: Tensor, w: Tensor, square: Tensor) -> Tensor:
 
 
 def pair_distances(z: Tensor, square: Tensor) -> Iterator[Tensor]:
-    """``|z_i - z_j|^2 / (2 square)`` over j, (S, n, groups) in the precision of z, for one particle i after another."""
+    """``|z_i - z_j|^2 / (2 square)`` over j, (S, n, groups) in the precision of z, one particle i after another."""
     scale = (2 * square).rsqrt().to(z.real.dtype)
     parts = [p.contiguous() * scale for p in ((z.real, z.imag) if z.is_complex() else (z,))]
     if z.shape[3] == 1:

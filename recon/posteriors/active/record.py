@@ -14,7 +14,7 @@ from .choosing import Replay
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen after step ``step``, at ``sigma``: the actions ``chosen[b]`` of image b, in order, by ``scores`` (B, n)."""
+    """What was chosen after step ``step``, at ``sigma``: actions ``chosen[b]`` of image b, in order, by ``scores`` (B, n)."""
 
     step: int
     sigma: float

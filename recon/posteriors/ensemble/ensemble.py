@@ -89,10 +89,8 @@ class Ensemble(Around):
         self.resample, self.ess, self.temper = resample, ess, temper
         self.weights, self.weighing = weights, WEIGHINGS[weights]
         self.annealing, self.c, self.initial, self.langevin = annealing, c, initial, langevin
-        self.still, self.last = (
-            False,
-            0.0,
-        )  # of a walk: whether its steps have no noise, its last level above 0
+        self.still = False  # whether the steps of a walk have no noise: `prepared`
+        self.last = 0.0  # the walk's last level above 0
         super().__init__(inner, problem)
 
     @property
@@ -194,7 +192,7 @@ class Ensemble(Around):
         return self.explored(state, draw) if self.langevin and move.target > 0 else state
 
     def tempered(self, state: State) -> State:
-        """Weights to the power that leaves a share ``temper`` of an image's particles effective; no evidence where that is below 1."""
+        """Weights to the power that keeps a share ``temper`` effective; below 1 there is no evidence (nan)."""
         log_w = cast(Tensor, state.log_w)
         power = by_row(tempering(by_image(log_w, self.samples), self.temper), self.samples)
         log_z = torch.where(power < 1, math.nan, state.memo.log_z)

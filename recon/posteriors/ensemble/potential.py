@@ -1,4 +1,4 @@
-"""The measurements as a potential: ``mu(x) = ||A x - y||^2 / (2 sigma_y^2)``, so that the likelihood is ``exp(-mu)``."""
+"""The measurements as a potential: ``mu(x) = ||A x - y||^2 / (2 sigma_y^2)``, the likelihood being ``exp(-mu)``."""
 
 from __future__ import annotations
 

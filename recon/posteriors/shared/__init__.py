@@ -1,1 +1,1 @@
-"""What several samplers need: data steps, Jacobians, loops of their own, operator norms."""
+"""What several samplers share: data steps, Jacobians, loops of their own, operator norms, signatures."""

@@ -1,4 +1,4 @@
-"""Jacobians' transposes, of the network and of the operator: what samplers that take gradients share."""
+"""Jacobians' transposes, of the network and of the operator, for samplers that take gradients."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from torch import Tensor
 from operators.base import Linear, Operator
 
 from ...errors import ConfigError
+from ...problem import Problem
 
 Pullback = Callable[..., Tensor]
-"""``pull(v, again=False)``: ``J^T v``; ``again=True`` where it will be asked once more."""
+"""``pull(v, again=False)``: ``J^T v``; ``again=True`` keeps the graph for one more call."""
 
 
 def with_pullback(prior, x: Tensor, sigma: float) -> tuple[Tensor, Pullback]:
-    """``D = prior(x, sigma)``, detached, and ``v -> J^T v`` with ``J = dD/dx``; all of x's shape.
+    """``D = prior(x, sigma)``, detached, and ``v -> J^T v`` with ``J = dD/dx``; all of the shape of x.
 
-    Complex tensors are pairs of real numbers here: ``J^T`` is that of the real view, so that
-    ``Re <v, J w> = Re <J^T v, w>``. The graph lives as long as the pullback, or to the first call
+    Complex tensors count as pairs of real numbers: ``J^T`` is that of the real view, so that
+    ``Re <v, J w> = Re <J^T v, w>``. The graph lives as long as the pullback, or until the first call
     without ``again``. Raises `ConfigError` for a prior that leaves no graph.
     """
     with torch.enable_grad():
@@ -41,7 +42,7 @@ def with_pullback(prior, x: Tensor, sigma: float) -> tuple[Tensor, Pullback]:
 
 
 def residual_and_pull(A: Operator, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """``r = y - A(x)`` and ``A'(x)^H r``, which for a linear A is ``A^H r``; any differentiable A."""
+    """``r = y - A(x)`` and ``A'(x)^H r``, which is ``A^H r`` for a linear A; any differentiable A."""
     if A.linear:
         r = y - A.forward(x)
         return r, cast(Linear, A).adjoint(r)
@@ -50,6 +51,13 @@ def residual_and_pull(A: Operator, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor
         image = A.forward(point)
     r = y - image.detach()
     return r, torch.autograd.grad(image, point, r)[0]
+
+
+def misfit_descent(problem: Problem, x: Tensor) -> Tensor:
+    """``A'(x)^H (y - A(x))``, the descent of ``||A(x) - y||^2 / 2``; by the normal operator where A is linear."""
+    if problem.A.linear:
+        return problem.backprojection - cast(Linear, problem.A).normal(x)
+    return residual_and_pull(problem.A, x, problem.y)[1]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Linearised:
 
     @classmethod
     def at(cls, A: Operator, x: Tensor, y: Tensor) -> Linearised:
+        """A linearised at ``x`` (rows, *domain), for measurements ``y``; its graph lives as long as the result."""
         with torch.enable_grad():
             point = x.detach().requires_grad_()
             image = A.forward(point)
@@ -81,15 +90,15 @@ class Linearised:
 
 
 def per_row(factor: Tensor, like: Tensor) -> Tensor:
-    """One number a row, shaped to multiply images."""
+    """One number for each row, (rows,), shaped to multiply images like ``like``."""
     return factor.view(-1, *[1] * (like.ndim - 1))
 
 
 def tolerance(tol: float | None, x: Tensor) -> float:
-    """Relative residual at which CG stops: 100 roundings by default, before it divides rounding by nothing."""
+    """The relative residual at which CG stops; by default 100 roundings of x's dtype: below, it amplifies rounding."""
     return 100 * torch.finfo(x.dtype).eps if tol is None else tol
 
 
 def singular_tolerance(tol: float | None, x: Tensor) -> float:
-    """The same for a singular system, never below the default: past it the rounding of the null space is divided."""
+    """The same for a singular system, never below the default: CG would divide by the rounding of the null space."""
     return max(tolerance(None, x), tol or 0.0)

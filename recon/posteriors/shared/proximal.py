@@ -1,4 +1,4 @@
-"""``argmin_x ||A x - y||^2 + rho ||x - D||^2``: the data step that several samplers share, and ``||A||``."""
+"""``argmin_x ||A x - y||^2 + rho ||x - D||^2``: the data step that several samplers share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .jacobian import singular_tolerance
 
 
 class Proximal:
-    """The data step for one problem: in singular coordinates, in the operator's closed form, or by CG.
+    """``proximal(D, rho) = D + (A^H A + rho)^-1 A^H (y - A D)`` for the measurements of one problem.
 
-    ``proximal(D, rho) = D + (A^H A + rho)^-1 A^H (y - A D)``. ``rho = 0`` is its limit, the projection
-    ``D + A^+ (y - A D)``, which leaves the null space alone; singular values below ``cutoff`` of the
-    largest are null there. CG takes ``steps`` steps on the misfit, and stops at a relative residual
-    ``tol``; on ``rho = 0`` few steps regularise an ill-conditioned A. ``dense``: decompose small
-    operators as matrices.
+    In singular coordinates, in the operator's closed form, or by CG. ``rho = 0`` is the limit, the projection
+    ``D + A^+ (y - A D)``, which does not change the null space; singular values below ``cutoff`` of the
+    largest count as null. CG takes ``steps`` steps on the misfit, and stops at a relative residual
+    ``tol``; at ``rho = 0`` few steps regularise an ill-conditioned A. ``svd``: use singular coordinates where the
+    operator has them; ``dense``: decompose small operators as matrices.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Proximal:
             self.closed_form = self.A.solve_normal(torch.zeros_like(self.b), 1.0) is not None
 
     def __call__(self, clean: Tensor, rho: float, share: Tensor | float = 1.0) -> Tensor:
-        """``D`` and ``share`` of the way to the solution; ``share`` in coordinates where there are some."""
+        """``D + share (x - D)`` with x the solution; ``share`` may be one for each singular coordinate."""
         if self.svd is not None:
             return clean + self.svd.image(share * self.pull(clean, rho))
         return clean + share * self.solve(self.b - self.A.normal(clean), rho)
 
     def pull(self, clean: Tensor, rho: float) -> Tensor:
-        """Coordinates of the way to the solution: ``s (u - s c) / (s^2 + rho)``."""
+        """Coordinates of ``x - D``, from D to the solution x: ``s (u - s c) / (s^2 + rho)``."""
         assert self.svd is not None
         misfit = self.u - self.s * self.svd.coordinates(clean)
         return misfit * (self.inverse if rho == 0 else self.s / (self.s.square() + rho))
@@ -68,5 +68,6 @@ class Proximal:
 
 
 def refuse_no_steps(name: str, steps: int) -> None:
+    """Raise `ConfigError` for fewer than one CG step."""
     if steps < 1:
-        raise ConfigError(f"steps is {steps}.", f"{name} takes at least one CG step.", "Leave it away.")
+        raise ConfigError(f"steps is {steps}.", f"{name} takes at least one CG step.", "Leave it out.")

@@ -1,8 +1,10 @@
-"""What the figures and Markdown tables of different reports share."""
+"""What the reports of different jobs share: colours and label positions of figures, Markdown tables, JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 INK, GRID = "#222222", "#dddddd"
@@ -29,3 +31,17 @@ def moved_apart(heights: Sequence[float], low: float, top: float, gap: float) ->
         placed[place] = min(placed[place], over)
         over = placed[place] - gap
     return placed
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """``value`` as JSON: infinities and NaN, which JSON does not have, are null; unknown objects their text."""
+    return json.dumps(finite_or_null(value), indent=indent, default=str, allow_nan=False)
+
+
+def finite_or_null(value: Any) -> Any:
+    """``value`` with None for every number that is not finite, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,318 @@
+"""The arguments of every command, as tables; what runs a command stands in `handlers`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from ..errors import ConfigError, nearest
+from .handlers import HANDLERS, LIST_KINDS
+
+OUT = "recon_out"
+DESCRIPTION = "From measurements to images with their uncertainty, with diffusion priors."
+EPILOG = "Start with: recon demo. Help on one command: recon COMMAND --help."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors that say what, why and what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `ConfigError` instead of leaving the program."""
+        raise ConfigError(f"{self.prog}: {message}.", do=f"See {self.prog} --help.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = "command" if action.dest == "command" else action.dest
+            raise ConfigError(
+                f'{self.prog}: there is no {kind} "{value}".',
+                f"Known: {', '.join(map(str, action.choices))}.",
+                nearest(value, map(str, action.choices)),
+            )
+
+
+class Argument:
+    """One argument: its name, how its value is called in the help, the help, and argparse's own keywords."""
+
+    def __init__(self, name: str, metavar: str | tuple[str, ...], help: str, **more: Any):
+        self.name, self.keywords = name, {"metavar": metavar, "help": help, **more}
+
+
+class Switch(Argument):
+    """A flag without a value."""
+
+    def __init__(self, name: str, help: str, **more: Any):
+        self.name, self.keywords = name, {"action": "store_true", "help": help, **more}
+
+
+@dataclass(frozen=True)
+class Command:
+    """``help`` of a command, what its ``--dry-run`` does, its arguments, and groups of them under a title."""
+
+    help: str
+    dry_run: str
+    arguments: tuple[Argument, ...] = ()
+    groups: dict[str, tuple[Argument, ...]] = field(default_factory=dict)
+
+
+def out_folder(default: str, holds: str = "folder for the results") -> Argument:
+    """``--out``."""
+    return Argument("--out", "DIR", f"{holds} (default ./{default})", default=default)
+
+
+OVERWRITE = Switch("--overwrite", "replace existing results")
+PLUGIN = Argument("--plugin", "FILE.py", "a Python file with objects of your own, named NAME or MODULE:NAME")
+CONFIG = Argument(
+    "--config", "NAME|FILE", "settings: a preset, or a YAML file; flags take precedence over it"
+)
+DATA = "$RECON_SHARED_DATA"
+
+# of `recon.registry.recipe.Recipe` and `recon.runtime.Runtime`: what is not given keeps its default
+SAMPLING_ARGUMENTS = {
+    "sampling (recon list shows the names)": (
+        Argument("--sampler", "NAME", "posterior sampler (default dds)"),
+        Argument("--solver", "NAME", "solver of the reverse diffusion (default sde-dpm++2m)"),
+        Argument(
+            "--prior", "NAME|PATH", "prior that ships, by name, or a .safetensors file (default brain-mri)"
+        ),
+        Argument(
+            "--steps",
+            "N",
+            "number of noise levels; most solvers make one network call at each (default 10)",
+            type=int,
+        ),
+        Argument(
+            "--samples",
+            "N",
+            "number of posterior samples, whose mean and std are the result (default 16)",
+            type=int,
+        ),
+        Argument("--seed", "N", "random seed (default 0)", type=int),
+        PLUGIN,
+    ),
+}
+DEVICE_ARGUMENTS = (
+    Argument("--device", "NAME", "auto, cpu, cuda, cuda:1 (default auto)"),
+    Argument("--dtype", "NAME", "precision of the network: float32, bf16, fp16 (default float32)"),
+    Switch("--compile", "compile the network first", default=None),
+    Argument("--chunk", "N", "samples through the network at a time; 1 needs the least memory", type=int),
+)
+SLICES_TOGETHER = Argument(
+    "--slices", "N", "slices of a volume at a time (default: what a GPU can hold)", type=int
+)
+MASK_ARGUMENTS = (  # of `recon.io.acquisition.MaskChoice`
+    Argument("--accel", "R", "acceleration factor of the mask", type=float),
+    Argument(
+        "--mask",
+        "NAME|FILE",
+        "kind of mask (random, equispaced, equispaced-fraction, gaussian, poisson, radial), or a file",
+    ),
+    Argument(
+        "--center", "F", "fully sampled fraction of the lines, in the centre (default .32 / R)", type=float
+    ),
+)
+MAPS_ARGUMENTS = (
+    Argument("--maps", "FILE", "sensitivity maps (default: estimated from the central lines)"),
+    Argument(
+        "--sets", "N", "sets of maps (default: 2 where the object is wider than the image, else 1)", type=int
+    ),
+)
+CURVE_ARGUMENTS = (
+    Argument("--solvers", "NAME", "solvers, with options after commas: ddim,eta=1", nargs="+", default=[]),
+    Argument("--calls", "N", "network calls per sample (default 5 to 100)", type=int, nargs="+", default=[]),
+    Argument("--cases", "CASE", '"4x equispaced" and others (default all)', nargs="+", default=[]),
+    Argument("--samples", "N", "samples per point (default 4)", type=int, default=4),
+    Argument("--keep", "NAME", "what DDS keeps: noise, state, or both (default noise)", default="noise"),
+    out_folder("examples", "folder for solvers.csv, .md and .png"),
+)
+
+COMMANDS = {
+    "demo": Command(
+        "reconstruct the synthetic brain that comes with recon, offline, within a minute",
+        "say what would be done",
+        (out_folder(OUT),),
+    ),
+    "inspect": Command(
+        "show what a k-space file holds, how it was sampled, and what is wrong with it",
+        "check the arguments and do nothing",
+        (Argument("files", "FILE", "k-space file: fastMRI HDF5, BART cfl, npy or npz", nargs="+"),),
+    ),
+    "reconstruct": Command(
+        "reconstruct k-space files, with the uncertainty of each pixel",
+        "show settings, files, masks, calls and memory, and do nothing",
+        (
+            Argument("files", "FILE", "k-space files, or folders of them", nargs="+"),
+            out_folder(OUT),
+            OVERWRITE,
+            CONFIG,
+        ),
+        {
+            "undersampling (default: the file's own mask, or all lines)": MASK_ARGUMENTS,
+            "sensitivity maps": MAPS_ARGUMENTS,
+            **SAMPLING_ARGUMENTS,
+            "hardware": (*DEVICE_ARGUMENTS, SLICES_TOGETHER),
+        },
+    ),
+    "restore": Command(
+        "restore pictures or arrays (png, jpg, tif, npy) from blurred, masked or projected measurements",
+        "check everything, show what would be done, and do nothing",
+        (
+            Argument(
+                "images", "IMAGE", "images to measure and restore; with --measured, measurements", nargs="+"
+            ),
+            Argument(
+                "--operator",
+                "NAME|MODULE:CLASS",
+                "operator that made the measurements (recon list operators shows the names)",
+                required=True,
+            ),
+            Argument(
+                "--operator-args",
+                "K=V",
+                "options of the operator; a file name (x.npy, x.png) stands for the array in the file",
+                nargs="+",
+                default=[],
+            ),
+            Argument(
+                "--sigma",
+                "S",
+                "std of the noise per real component, in the units of the data (default .02)",
+                type=float,
+                default=0.02,
+            ),
+            Switch("--measured", "the inputs are measurements y, not images"),
+            Argument("--size", ("H", "W"), "size of the image, with --measured", type=int, nargs=2),
+            out_folder(OUT),
+            OVERWRITE,
+        ),
+        {**SAMPLING_ARGUMENTS, "hardware": DEVICE_ARGUMENTS},
+    ),
+    "calibrate": Command(
+        "measure how often the intervals hold the truth, and by what factor they are off",
+        "show settings, files and calls, and do nothing",
+        (
+            Argument(
+                "inputs",
+                "INPUT",
+                "fully sampled k-space files, or magnitude images (npz with `images`), measured by simulated coils",
+                nargs="+",
+            ),
+            Argument(
+                "--levels", "L", "levels of the intervals (default .5 .8 .9 .95)", type=float, nargs="+"
+            ),
+            Argument(
+                "--slices",
+                "N",
+                "slices of each input, spread evenly (default 8, or all if there are fewer)",
+                type=int,
+            ),
+            out_folder(OUT),
+            OVERWRITE,
+            CONFIG,
+        ),
+        {
+            "undersampling (default: random, 4-fold, the central 8 %)": MASK_ARGUMENTS,
+            **SAMPLING_ARGUMENTS,
+            "hardware": DEVICE_ARGUMENTS,
+        },
+    ),
+    "benchmark": Command(
+        "run a grid of problems, methods, solvers and budgets, and continue where it stopped",
+        "check everything, list the cells, and do nothing",
+        (
+            Argument("config", "CONFIG", "the grid in YAML, or a preset, such as samplers"),
+            Argument(
+                "--data", "DIR", f"folder that inputs are relative to (default {DATA}, or that of CONFIG)"
+            ),
+            out_folder("recon_bench", "folder for rows and report"),
+            Argument("--only", "PATTERN", "cells of PROBLEM/METHOD, * for any", nargs="+", default=[]),
+            Argument(
+                "--part",
+                "I/N",
+                "every N-th cell from the I-th on, so that N processes share a folder",
+                default="1/1",
+            ),
+            PLUGIN,
+        ),
+    ),
+    "train": Command(
+        "train a prior, or continue a training that was interrupted",
+        "show the settings and do nothing",
+        (
+            Argument("config", "CONFIG", "settings in YAML, or a preset, such as brain-mri"),
+            Argument("--data-root", "DIR", "folder that the training sets are relative to"),
+            Argument("--out", "DIR", "folder for weights, card and checkpoint"),
+        ),
+    ),
+    "list": Command(
+        "list operators, samplers, solvers, priors and masks",
+        "check the arguments and do nothing",
+        (
+            Argument(
+                "kind", "KIND", f"one of {', '.join(LIST_KINDS)} (default all)", nargs="?", choices=LIST_KINDS
+            ),
+        ),
+    ),
+    "check": Command(
+        "test an operator of your own against the laws of linear operators",
+        "build the operator and measure nothing",
+        (
+            Argument(
+                "object", "MODULE:CLASS", "the operator: a class, an instance, or a function that returns one"
+            ),
+            Argument(
+                "--args",
+                "K=V",
+                "what it is built from; a file name (x.npy, x.png) stands for the array in the file",
+                nargs="+",
+                default=[],
+            ),
+            PLUGIN,
+        ),
+    ),
+    "bench": Command(
+        "measure speed, as ratios, and quality on real k-space",
+        "say what would be measured",
+        (
+            Argument(
+                "names",
+                "NAME",
+                "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all if no name "
+                "is given; quality: mri, curve",
+                nargs="*",
+            ),
+            Argument(
+                "--repetitions", "N", "repetitions of a short measurement (default 20)", type=int, default=20
+            ),
+            Argument("--data", "DIR", f"folder of the real data (default {DATA})"),
+            Argument("--config", "NAME|FILE", "settings for mri and curve: a preset, or a YAML file"),
+        ),
+        {"recon bench curve: PSNR against network calls, one curve per solver": CURVE_ARGUMENTS},
+    ),
+}
+
+
+def parser() -> Parser:
+    """The parser of all commands; ``run`` of what it returns is a command's handler."""
+    top = Parser(prog="recon", description=DESCRIPTION, epilog=EPILOG)
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.set_defaults(run=lambda args: HANDLERS["version"](args) if args.version else top.print_help() or 0)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, command in COMMANDS.items():
+        add_command(commands, name, command)
+    return top
+
+
+def add_command(commands: Any, name: str, command: Command) -> None:
+    """A subparser with the arguments of ``command``, and ``--dry-run`` and ``--debug``, which all have."""
+    help = command.help
+    added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    added.set_defaults(run=HANDLERS[name])
+    debug = Switch("--debug", "show the traceback of an error", default=argparse.SUPPRESS)
+    for argument in (*command.arguments, Switch("--dry-run", command.dry_run), debug):
+        added.add_argument(argument.name, **argument.keywords)
+    for title, arguments in command.groups.items():
+        group = added.add_argument_group(title)
+        for argument in arguments:
+            group.add_argument(argument.name, **argument.keywords)

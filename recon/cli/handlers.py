@@ -1,0 +1,296 @@
+"""What each command does with its arguments: read settings, call the job, say where the results are.
+
+Each handler imports what it needs, so that ``recon --help`` imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .reporting import print_error
+
+LIST_KINDS = ("operators", "samplers", "solvers", "priors", "masks")
+RECIPE_FLAGS = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets")
+RUNTIME_FLAGS = ("device", "dtype", "compile", "chunk", "slices")
+
+
+def flags_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The flags that were given, by the names of the settings."""
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def settings_of(args: argparse.Namespace, *names: str) -> Any:
+    """`Settings` of ``--config`` and of the flags ``names``, which take precedence; loads ``--plugin`` first."""
+    from ..jobs.shared.settings import settle
+    from ..registry.configuration import read_config
+
+    load(args)
+    flags = flags_given(args, *names) | {"mask_name": getattr(args, "mask", None)}
+    return settle(read_config(args.config) if args.config else {}, flags)
+
+
+def load(args: argparse.Namespace) -> None:
+    """Import the file of ``--plugin``."""
+    if args.plugin:
+        from ..registry.plugins import load_plugin
+
+        load_plugin(args.plugin)
+
+
+def show(settings: Any) -> None:
+    """Settings as YAML on standard output."""
+    from dataclasses import asdict
+
+    import yaml
+
+    print(yaml.safe_dump(asdict(settings), sort_keys=False, default_flow_style=None).rstrip())
+
+
+def run_version(args: argparse.Namespace) -> int:
+    """Print the version."""
+    from .. import __version__
+
+    print(f"recon {__version__}")
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Reconstruct the input that ships."""
+    from ..io.resources import demo_file
+    from ..jobs.shared.settings import settle
+    from ..registry.configuration import read_config
+
+    args.files, args.overwrite = [str(demo_file())], True
+    settings = settle(read_config("demo"), {})
+    print("A synthetic brain, undersampled, is reconstructed with the prior that ships.")
+    code = reconstruct_with(settings, args)
+    if code == 0 and not args.dry_run:
+        print(f"Next, your own: recon inspect FILE, then recon reconstruct FILE --out {args.out}")
+    return code
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Print what each file holds; one that is not k-space does not stop the others."""
+    from ..io.outcome import Outcome
+    from ..jobs.inspect import inspect
+
+    outcome = Outcome()
+    for path in map(Path, args.files):
+        try:
+            print(inspect(path))
+            outcome.done.append(path)
+        except Exception as error:
+            print_error(outcome.failed(path, error), args.debug)
+    return outcome.exit_code
+
+
+def run_reconstruct(args: argparse.Namespace) -> int:
+    """Reconstruct k-space files."""
+    return reconstruct_with(settings_of(args, *RECIPE_FLAGS, *RUNTIME_FLAGS, "accel", "center", "maps"), args)
+
+
+def reconstruct_with(settings: Any, args: argparse.Namespace) -> int:
+    """Reconstruct ``args.files``, and say where to look."""
+    from ..io import picture_path
+    from ..jobs.reconstruct import reconstruct
+
+    if args.dry_run:
+        show(settings)
+    outcome = reconstruct(args.files, settings, args.out, **how(args))
+    if outcome.fresh:
+        results = ", ".join(map(str, outcome.fresh))
+        print(f"Results: {results} (HDF5), with a picture of each slice beside them.")
+        print(f"Look at: {picture_path(outcome.fresh[0], 0)}")
+    return outcome.exit_code
+
+
+def how(args: argparse.Namespace) -> dict[str, Any]:
+    """How a job goes about its files: what may be written, what is read besides, who hears of failures."""
+    return {
+        "overwrite": args.overwrite,
+        "dry_run": args.dry_run,
+        "reads": files_read(args),
+        "fail": lambda failure: print_error(failure.error, args.debug),
+    }
+
+
+def files_read(args: argparse.Namespace) -> list[str]:
+    """The files that a command reads besides its inputs."""
+    from ..registry.configuration import files_of_options
+
+    named = [getattr(args, "config", None), getattr(args, "plugin", None)]
+    return [name for name in named if name] + files_of_options(getattr(args, "operator_args", ()))
+
+
+def run_restore(args: argparse.Namespace) -> int:
+    """Restore pictures and arrays."""
+    from ..jobs.restore import DEFAULTS, RestoreSettings, restore
+    from ..registry.configuration import construct, parse_options
+    from ..registry.recipe import make_recipe
+    from ..runtime.runtime import Runtime
+
+    load(args)
+    job = RestoreSettings(
+        args.operator,
+        args.sigma,
+        parse_options(args.operator_args),
+        args.measured,
+        tuple(args.size) if args.size else None,
+        make_recipe(DEFAULTS | flags_given(args, *RECIPE_FLAGS)),
+        construct(Runtime, flags_given(args, *RUNTIME_FLAGS), "The runtime"),
+    )
+    outcome = restore(args.images, job, args.out, **how(args))
+    if outcome.fresh:
+        print(f"Results: {', '.join(map(str, outcome.fresh))}, with a picture of each beside it (.png).")
+    return outcome.exit_code
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Measure how often the intervals hold the truth."""
+    from ..jobs.calibrate import LEVELS, calibrate, with_usual_mask
+
+    runtime = [name for name in RUNTIME_FLAGS if name != "slices"]  # which here are the slices to measure
+    settings = with_usual_mask(settings_of(args, *RECIPE_FLAGS, *runtime, "accel", "center"))
+    if args.dry_run:
+        show(settings)
+    calibrate(
+        args.inputs,
+        settings,
+        args.levels or LEVELS,
+        args.slices,
+        args.out,
+        overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        reads=files_read(args),
+        say=print,
+    )
+    return 0
+
+
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Run a grid of cells, and write its report."""
+    from ..benchmark.run import benchmark
+    from ..benchmark.specs import read_benchmark
+
+    load(args)
+    beside = Path(args.config).parent if Path(args.config).is_file() else Path(".")
+    tally = benchmark(
+        read_benchmark(args.config),
+        args.out,
+        args.data or os.environ.get("RECON_SHARED_DATA") or beside,
+        only=args.only,
+        part=parse_part(args.part),
+        command=f"recon benchmark {args.config}",
+        dry_run=args.dry_run,
+        fail=lambda error: print_error(error, args.debug),
+    )
+    if not args.dry_run:
+        print(f"{tally.done} cells done now, {tally.skipped} before, {len(tally.failed)} failed.")
+    if tally.written:
+        print(f"Written: {', '.join(map(str, tally.written))}")
+        print(f"Look at: {Path(args.out) / 'index.html'}")
+    return tally.exit_code
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """(2, 3) of "2/3"; raises `ConfigError`."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ConfigError(f'--part is "{text}".', "It says which of how many.", "Write --part 1/2.")
+    return int(index), int(count)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train a prior or an autoencoder."""
+    from ..registry.configuration import read_config
+    from ..training import make_training, train
+
+    training = make_training(read_config(args.config) | flags_given(args, "data_root", "out"))
+    if args.dry_run:
+        show(training)
+        return 0
+    for line in train(training, reads=[args.config]):
+        print(line)
+    return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the names that there are, and what is known of each."""
+    from ..jobs.list import listing
+
+    print(listing([args.kind] if args.kind else LIST_KINDS))
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Measure an operator against the laws."""
+    from ..jobs.check import check_operator
+    from ..registry.configuration import parse_options
+    from ..registry.operators import build_operator
+
+    load(args)
+    options = parse_options(args.args)
+    print(
+        repr(build_operator(args.object, options)) if args.dry_run else check_operator(args.object, options)
+    )
+    return 0
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Measure speed, or quality on real data."""
+    from ..speed.run import QUALITY, bench, measurements
+
+    quality = [name for name in args.names if name in QUALITY]
+    speed = [name for name in args.names if name not in quality]
+    wanted = measurements(speed) if speed or not quality else []
+    if args.dry_run:
+        print("\n".join([*wanted, *quality]))
+    elif wanted:
+        bench(wanted, args.repetitions)
+    for name in quality:
+        if name == "curve":
+            draw_curve(args)
+        elif not args.dry_run:
+            from ..benchmark.comparison import run_comparison
+
+            run_comparison(args.config, args.data)
+    return 0
+
+
+def draw_curve(args: argparse.Namespace) -> None:
+    """Measure PSNR against network calls, and say where tables and figure are."""
+    from ..benchmark.curve.run import run_curve
+
+    made = run_curve(
+        args.config,
+        args.data,
+        args.out,
+        cases=args.cases,
+        solvers=args.solvers,
+        calls=args.calls,
+        samples=args.samples,
+        keep=args.keep,
+        dry_run=args.dry_run,
+    )
+    if made:
+        print(f"Written: {', '.join(map(str, made))}")
+
+
+HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "version": run_version,
+    "demo": run_demo,
+    "inspect": run_inspect,
+    "reconstruct": run_reconstruct,
+    "restore": run_restore,
+    "calibrate": run_calibrate,
+    "benchmark": run_benchmark,
+    "train": run_train,
+    "list": run_list,
+    "check": run_check,
+    "bench": run_bench,
+}
