@@ -78,6 +78,27 @@ class Normalised:
     zero_filled: Tensor
 
 
+def reconstruct_slice(
+    kspace: Tensor,
+    mask: Tensor,
+    recipe: Recipe,
+    prior,
+    runtime: Runtime | None = None,
+    *,
+    slice_index: int = 0,
+    maps: Tensor | None = None,
+    watch: Callable | None = None,
+) -> SliceResult:
+    """One slice from k-space to its posterior, on the runtime's device: `normalise`, then `reconstruct_slices`.
+
+    kspace (coils, H, W) complex; mask (W,) or (H, W), true where sampled; ``maps`` (sets, coils, H, W), None to
+    estimate them. ``slice_index`` identifies the slice to the noise. ``watch``: as in `recon.sample`.
+    """
+    device = (runtime or Runtime(device="cpu")).torch_device()
+    one = normalise(kspace.to(device), mask, recipe, index=slice_index, maps=maps)
+    return reconstruct_slices([one], recipe, prior, watch)[0]
+
+
 def normalise(
     kspace: Tensor, mask: Tensor, recipe: Recipe, *, index: int = 0, maps: Tensor | None = None
 ) -> Normalised:
@@ -119,6 +140,21 @@ def normalise(
         maps,
         rss(ifft2c(y)),
     )
+
+
+def needed_sets(maps: Tensor) -> int:
+    """2 where a second map (2, coils, H, W) fits in at least 1 % of the support of the first, else 1.
+
+    An object wider than the field of view folds over itself; there no single map is right.
+    """
+    first, second = maps.abs().amax(1) > 0
+    return 2 if (first & second).sum() >= 0.01 * first.sum() else 1
+
+
+def cg_sense(A: MRI, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor:
+    """``argmin_x ||A x - y||^2 + weight ||x||^2`` (B, sets, H, W) for y (B, coils, H, W), by ``steps`` CG steps."""
+    b = A.adjoint(y)
+    return cg(lambda v: A.normal(v) + weight * v, b, steps=steps)
 
 
 def reconstruct_slices(
@@ -210,35 +246,3 @@ def in_file_units(
         trace=result.trace,
         seconds=seconds,
     )
-
-
-def reconstruct_slice(
-    kspace: Tensor,
-    mask: Tensor,
-    recipe: Recipe,
-    prior,
-    runtime: Runtime | None = None,
-    *,
-    slice_index: int = 0,
-    maps: Tensor | None = None,
-    watch: Callable | None = None,
-) -> SliceResult:
-    """`normalise` and `reconstruct_slices` of one slice, on the runtime's device."""
-    device = (runtime or Runtime(device="cpu")).torch_device()
-    one = normalise(kspace.to(device), mask, recipe, index=slice_index, maps=maps)
-    return reconstruct_slices([one], recipe, prior, watch)[0]
-
-
-def needed_sets(maps: Tensor) -> int:
-    """2 where a second map (2, coils, H, W) fits in at least 1 % of the support of the first, else 1.
-
-    An object wider than the field of view folds over itself; there no single map is right.
-    """
-    first, second = maps.abs().amax(1) > 0
-    return 2 if (first & second).sum() >= 0.01 * first.sum() else 1
-
-
-def cg_sense(A: MRI, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor:
-    """``argmin ||A x - y||^2 + weight ||x||^2`` (B, sets, H, W)."""
-    b = A.adjoint(y)
-    return cg(lambda v: A.normal(v) + weight * v, b, steps=steps)

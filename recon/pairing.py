@@ -9,20 +9,19 @@ import torch
 from .errors import ConfigError
 from .posteriors import Posterior
 from .priors import about
-from .solvers.base import least_steps
+from .solvers.base import Solver, least_steps
 
 
-def refuse_pair(sampler: Posterior, solver, levels: Sequence[float], dtype: torch.dtype) -> None:
+def refuse_pair(sampler: Posterior, solver: Solver, levels: Sequence[float], dtype: torch.dtype) -> None:
     """Raise `ConfigError` for a solver that cannot walk this grid, or not under this sampler or prior."""
     refuse_order(solver, len(levels) - 1)
     sampler.pair(solver)
     refuse_levels(sampler.prior, solver, levels)
-    if hasattr(solver, "check_levels"):
-        solver.check_levels(levels, torch.finfo(dtype).eps)
+    solver.check_levels(levels, torch.finfo(dtype).eps)
 
 
-def refuse_order(solver, steps: int) -> None:
-    """A solver of an order above the number of steps never reaches it."""
+def refuse_order(solver: Solver, steps: int) -> None:
+    """Raise `ConfigError` for fewer steps than the solver takes to reach its order."""
     least = least_steps(solver)
     if least > steps:
         raise ConfigError(
@@ -32,10 +31,9 @@ def refuse_order(solver, steps: int) -> None:
         )
 
 
-def refuse_levels(prior, solver, levels: Sequence[float]) -> None:
-    """The prior's own range of noise levels, where it states one."""
-    raised = getattr(solver, "raised", float)
-    top, bottom = max(map(raised, levels)), min(level for level in levels if level > 0)
+def refuse_levels(prior, solver: Solver, levels: Sequence[float]) -> None:
+    """Raise `ConfigError` for levels outside the range that the prior was trained for, where it states one."""
+    top, bottom = max(map(solver.raised, levels)), min(level for level in levels if level > 0)
     low, high = about(prior).allowed
     if top > high * (1 + 1e-6):
         raise ConfigError(

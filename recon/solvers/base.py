@@ -41,6 +41,8 @@ class Solver:
     def step(self, denoise: Denoise, x: Tensor, sigma: float, target: float, past: Past, draw: Draw) -> Step:
         """The transition kernel ``N(mean, std^2)`` from ``x`` at ``sigma`` to ``target``, ``0 <= target < sigma``.
 
+        (`recon.inversion` takes deterministic steps upwards, too.)
+
         x (rows, *domain), real or complex; levels are Python floats, the same for all rows, and coefficients are
         computed from them in float64. ``mean`` has the shape, dtype and device of x; ``std`` is a float, per
         real component: the walk adds ``std * draw(mean)``, not the solver. ``draw(like, stream)`` gives the unit
@@ -129,8 +131,7 @@ def completed(kind: type, base: type) -> type:
 
 def least_steps(solver: Solver) -> int:
     """The fewest steps in which a solver reaches its order: the number of evaluations it combines, else its order."""
-    nodes = getattr(solver, "nodes", 1)
-    return nodes if nodes > 1 else solver.order
+    return solver.nodes if solver.nodes > 1 else solver.order
 
 
 def euler(est: Estimate, target: float) -> Tensor:

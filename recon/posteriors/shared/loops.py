@@ -50,9 +50,8 @@ def flowing(prior, solver: Solver, steps: int, grid: list[float], dtype: torch.d
     Raises `ConfigError`, now and not in the walk, where the solver cannot walk one of them.
     """
     inner = [inner_levels(prior, steps, sigma) for sigma in grid if sigma > 0]
-    if hasattr(solver, "check_levels"):
-        for levels in inner:
-            solver.check_levels(levels, torch.finfo(dtype).eps)
+    for levels in inner:
+        solver.check_levels(levels, torch.finfo(dtype).eps)
     return flow(prior, solver, steps, lambda count, sigma: inner_levels(prior, count, sigma))
 
 
