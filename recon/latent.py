@@ -21,11 +21,11 @@ Map = Callable[[Tensor], Tensor]
 class LatentPrior(Prior, Space):
     """A denoiser ``denoise(z, sigma)`` of latents z (rows, *shape), with ``decode(z)`` to images and ``encode`` back.
 
-    ``shape`` of one image's latents: without it, what ``encode`` makes of the problem's images.
+    ``shape`` of the latents of one image; by default that of what ``encode`` makes of the problem's images.
 
     `recon.sample` walks in the latent space, on the operator after ``decode``, which is not linear, and
-    decodes once at the end: samplers that need a linear operator are refused. ``encode`` is asked for a
-    warm start, and by STSL for its own. Any callables will do; the decoder has to be differentiable, and
+    decodes once at the end: samplers that need a linear operator are refused. ``encode`` is called for a
+    warm start, and by STSL for its own start. Any callables will do; the decoder has to be differentiable, and
     gives images of the operator's domain: complex ones where that is complex. The last two sides of an
     image are multiples of ``factor``. ``about``: sigma_min, sigma_max, data_var of the latents; default
     ``denoise``'s own.

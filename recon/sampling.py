@@ -66,6 +66,9 @@ def sample(
 ) -> Result:
     """Draw ``samples`` images a measurement from p(x0 | y), all rows in one batch.
 
+    ``prior``: a `recon.priors.Denoiser`. ``posterior``: a sampler by name; or as an object, which is not changed,
+    built with this prior or with none (one of another prior is refused), of this problem or any.
+
     From pure noise at ``prior.sigma_max`` (80 without) on a Karras grid to ``prior.sigma_min`` (.002),
     then 0; or from ``init`` (B, *domain) plus noise of ``sigma_start``. A prior with a ``start`` of its
     own (`recon.restoration`) begins there instead of at pure noise. ``grid``: a name of
