@@ -182,7 +182,7 @@ class Views(Actions):
         return len(turns) / (2 * math.pi) * torch.stack([turns.cos(), turns.sin()], 1)
 
 
-KINDS: dict[str, Actions] = {"lines": Lines(), "points": Points()}
+USUAL_ACTIONS: dict[str, Actions] = {"lines": Lines(), "points": Points()}
 
 
 def offered(A: Operator, asked: str | Actions | CT | None = None) -> Actions:
@@ -192,11 +192,11 @@ def offered(A: Operator, asked: str | Actions | CT | None = None) -> Actions:
         asked = Views(asked)
     if isinstance(asked, Actions):
         return asked
-    if asked is not None and asked not in KINDS:
-        raise unknown("kind of actions", asked, KINDS)
+    if asked is not None and asked not in USUAL_ACTIONS:
+        raise unknown("kind of actions", asked, USUAL_ACTIONS)
     if isinstance(part, MRI | Inpainting):
         usual = "lines" if isinstance(part, MRI) and part.whole_columns else "points"
-        return KINDS[asked or usual]
+        return USUAL_ACTIONS[asked or usual]
     own = getattr(part, "actions", None)
     if asked is None and callable(own):
         return own()  # pyright: ignore[reportReturnType]

@@ -14,7 +14,7 @@ from ..errors import ConfigError, nearest
 from ..latent import LatentPrior
 from ..priors import Prior, as_complex
 from .autoencoder import Autoencoder
-from .precondition import EDM
+from .precondition import Preconditioned
 from .weights import AUTOENCODER, make_network, pickled, read_card, read_tensors
 
 WEIGHTS = resources.files("recon") / "weights"
@@ -48,7 +48,7 @@ def load_prior(name: str | Path, *, verify: bool = True) -> Prior:
 def build_prior(card: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
     """The prior of a card and its tensors, both of which fit each other."""
     inner = {key: tensors[key] for key in tensors if not key.startswith(AUTOENCODER)}
-    model = EDM(
+    model = Preconditioned(
         load_network(card["network"], inner), card["sigma_data"], card["sigma_min"], card["sigma_max"]
     )
     plain = Prior(model, of=model, data_var=card["sigma_data"] ** 2, card=card)
@@ -112,7 +112,9 @@ def load_autoencoder(name: str | Path) -> Latents:
     return Latents(kept, read_tensors(card, path))
 
 
-def latent_prior(denoise: Prior, model: EDM, latents: Latents, complex_images: bool) -> LatentPrior:
+def latent_prior(
+    denoise: Prior, model: Preconditioned, latents: Latents, complex_images: bool
+) -> LatentPrior:
     """Latents of one image: (channels, H/f, W/f); of complex images (sets, channels, H/f, W/f), each set by itself."""
 
     def encode(image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class EDM(nn.Module):
+class Preconditioned(nn.Module):
     """``D(x, s) = c_skip x + c_out F(c_in x; ln(s) / 4)`` (Karras et al. 2022, table 1).
 
     ``c_skip = d^2/(s^2 + d^2)``, ``c_out = s d / sqrt(s^2 + d^2)``, ``c_in = 1 / sqrt(s^2 + d^2)``,

@@ -78,13 +78,13 @@ class Runtime:
             return prior
 
         def wrap(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            function = function if dtype is None else in_precision(function, dtype)
+            function = function if dtype is None else autocast_to(function, dtype)
             return in_chunks(function, self.chunk) if self.chunk else function
 
         return about(prior).space.wrapped(prior, wrap)
 
 
-def in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+def autocast_to(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
     """Run the network's matrix work in ``dtype`` (autocast); the result is as wide as x."""
 
     def run(x: Tensor, *rest: Any) -> Tensor:

@@ -19,10 +19,9 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..processes import VP, Process
 from ..state import Estimate, Node, Step
-from .base import Solver, differences
+from .base import FORMS, Solver, differences
 from .quadrature import adams_weights
 
-FORMS = ("data", "noise")
 VARIABLES = ("lam", "sigma", "time")
 RULES = ("exact", "midpoint", "taylor", "official")
 

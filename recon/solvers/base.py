@@ -14,6 +14,9 @@ from ..state import Estimate, Past, Step
 Denoise = Callable[[Tensor, float], Estimate]
 """What a solver is shown: ``denoise(x, sigma)``, pure; a posterior's, with its memo bound. Each call costs."""
 
+FORMS = ("data", "noise")
+"""What an exponential method interpolates: the denoised image, or the noise."""
+
 
 class Solver:
     """A numerical method: the step from one noise level to the next. `recon.walk` owns the loop.

@@ -17,10 +17,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..state import Estimate, Step
-from .base import Solver, differences, euler
+from .base import FORMS, Solver, differences, euler
 from .ddim import Euler
-
-FORMS = ("noise", "data")
 
 
 @dataclass(frozen=True)

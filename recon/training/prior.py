@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..networks.load import Latents, load_autoencoder
-from ..networks.precondition import EDM
+from ..networks.precondition import Preconditioned
 from ..networks.unet import UNet
 from .checkpoint import write_weights
 from .loop import train_network
@@ -72,7 +72,7 @@ def train_prior(
     channels = config.channels if latents is None else latents.channels
     torch.manual_seed(config.seed)
     network = UNet(channels=channels, **config.network).to(device).to(memory_format=torch.channels_last)
-    model = EDM(network, config.sigma_data, config.sigma_min, config.sigma_max)
+    model = Preconditioned(network, config.sigma_data, config.sigma_min, config.sigma_max)
 
     def loss(clean: Tensor, generator: torch.Generator) -> Tensor:
         sigma = draw_sigma(config, config.batch, generator).to(device)
@@ -85,7 +85,7 @@ def train_prior(
     def publish(average, step: int, elapsed: float) -> None:
         shadow = UNet(**network.options)
         shadow.load_state_dict({name: value.cpu() for name, value in average.items()})
-        shadow_model = EDM(shadow.eval(), config.sigma_data, config.sigma_min, config.sigma_max)
+        shadow_model = Preconditioned(shadow.eval(), config.sigma_data, config.sigma_min, config.sigma_max)
         tensors, parts = dict(shadow.state_dict()), [*shadow.parameters()]
         card = {
             "network": {"kind": "UNet", **shadow.options},
@@ -107,7 +107,9 @@ def train_prior(
 
 
 @torch.no_grad()
-def denoising_curve(model: EDM, latents: Latents | None, config: PriorTraining) -> dict[str, float]:
+def denoising_curve(
+    model: Preconditioned, latents: Latents | None, config: PriorTraining
+) -> dict[str, float]:
     """PSNR (dB, peak 1) of ``D(x0 + sigma eps)`` for each sigma, on crops that are always the same."""
     images = load_images(config.root, config.validation, config.percentile)
     clean, generator = plain_views(images, config)
