@@ -13,8 +13,7 @@ from recon.priors import Gaussian, flow
 class Midpoint:
     """``x' = x + (t - s) eps(x_m, m)``, ``m = sqrt(s t)``, ``x_m`` by Euler."""
 
-    order, evals, stochastic, kernel = 2, 2, False, True
-    reference = "explicit midpoint rule"
+    order, evals = 2, 2  # only step is needed: whatever else a solver says of itself has a default
 
     def step(self, denoise, x, sigma, target, past, draw):
         est = denoise(x, sigma)
@@ -29,12 +28,13 @@ def geometric(steps, top, bottom=1e-3):
     return [top * (bottom / top) ** (i / (steps - 1)) for i in range(steps)] + [0.0]
 
 
-x = torch.full((1, 1), 10.0, dtype=torch.float64)
-prior = Gaussian(torch.zeros(1, dtype=torch.float64), covariance=1.0)
-exact = x / math.sqrt(1 + 10**2)  # the flow of N(0, 1) from sigma 10 to 0
-for steps in (20, 40, 80):
-    baseline, error = (
-        (flow(prior, solver, steps, geometric)(x, 10.0) - exact).abs().item()
-        for solver in (SOLVERS["euler"](), Midpoint())
-    )
-    print(f"{steps:3d} steps: Euler {baseline:.1e}, midpoint {error:.1e}")
+if __name__ == "__main__":  # not as a plugin: recon reconstruct FILE --plugin FILE.py --solver Midpoint
+    x = torch.full((1, 1), 10.0, dtype=torch.float64)
+    prior = Gaussian(torch.zeros(1, dtype=torch.float64), covariance=1.0)
+    exact = x / math.sqrt(1 + 10**2)  # the flow of N(0, 1) from sigma 10 to 0
+    for steps in (20, 40, 80):
+        baseline, error = (
+            (flow(prior, solver, steps, geometric)(x, 10.0) - exact).abs().item()
+            for solver in (SOLVERS["euler"](), Midpoint())
+        )
+        print(f"{steps:3d} steps: Euler {baseline:.1e}, midpoint {error:.1e}")

@@ -1,4 +1,5 @@
-"""What a forward operator is: a map on batches that knows its domain; linear ones know their adjoint."""
+"""What a forward operator is: a map on batches that knows its domain; linear ones know their adjoint. And their algebra:
+``A @ B``, ``A + B``, ``c * A``, ``A.H``, ``A.N``, identity and scale."""
 
 from __future__ import annotations
 
@@ -20,8 +21,17 @@ RESERVED = ("H", "N", "forward", "adjoint", "normal", "to", "solve_normal", "cod
 class Operator:
     """A map ``A: X -> Y`` on tensors with a leading batch axis; immutable.
 
-    A subclass states ``domain``, the shape of one image without the batch axis, and ``forward``.
-    Operators whose images are complex say ``complex_domain = True``.
+    A subclass states two things. ``domain``: the shape of one image without the batch axis, such as
+    (1, H, W), (1, D, H, W) for a volume. ``forward(x)``: see there. Images are real unless the class
+    says ``complex_domain = True``; whether measurements are complex, and their shape ``codomain``, is
+    found by applying ``forward`` once to zeros.
+
+    ``images`` is the number of images that have an operator of their own (`PerImage`), 1 otherwise; a
+    batch then holds the same number of rows for each, image by image.
+
+    What every method overridden must keep, and `check` measures: the precision and device of its input;
+    the input itself, unchanged; rows of a batch independent of one another; differentiable torch calls;
+    no random numbers and no state, so that the same input gives the same result.
     """
 
     domain: tuple[int, ...]
@@ -39,7 +49,12 @@ class Operator:
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``A x``: (B, *domain) -> (B, *codomain)."""
+        """``A x``: (B, *domain) -> (B, *codomain), for any B.
+
+        ``x`` is real or complex as ``complex_domain`` says, in any precision that the operator's tensors
+        can be converted to. Written in differentiable torch calls, since samplers and the adjoint
+        differentiate it; x is left as it is. Not checked here: calling ``A(x)`` checks shape and kind.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define forward(self, x).")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -75,15 +90,19 @@ class Operator:
 
     @property
     def measured(self) -> int:
-        """How many numbers of one measurement are measured; operators with a mask count what it lets through."""
+        """How many numbers of one measurement (complex ones count once) are measured: all of ``codomain``, or what a mask lets through."""
         return math.prod(self.codomain)
 
     def masked(self, y: Tensor) -> Tensor:
-        """``y`` with zeros where nothing is measured; itself for operators without a mask."""
+        """``y`` (B, *codomain) with zeros where nothing is measured; y itself for operators without a mask.
+
+        A projection: ``masked(A x) = A x`` and ``A^H masked(y) = A^H y``.
+        """
         return y
 
     @cached_property
     def complex_codomain(self) -> bool:
+        """Whether measurements are complex."""
         return self._zero_measurement.is_complex()
 
     @cached_property
@@ -104,6 +123,7 @@ class Operator:
 
     @property
     def device(self) -> torch.device:
+        """Device of the operator's own tensors; the processor where it has none."""
         return next((t.device for t in self._tensors()), torch.device("cpu"))
 
     def _tensors(self) -> list[Tensor]:
@@ -153,7 +173,11 @@ class Linear(Operator):
     normal_is_cheap: ClassVar[bool] = False  # cheaper than forward, as for MRI with masks of whole lines
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A^H y``: (B, *codomain) -> (B, *domain), differentiable in y."""
+        """``A^H y``: (B, *codomain) -> (B, *domain), in the precision of y and differentiable in it.
+
+        By autograd here, which costs a forward and a backward pass. An override computes the same, its own
+        derivative being A, and leaves y as it is.
+        """
         differentiable = torch.is_grad_enabled() and y.requires_grad
         with torch.enable_grad():
             x = self._zeros(len(y), y.dtype, y.device).requires_grad_()
@@ -161,13 +185,13 @@ class Linear(Operator):
         return gradient
 
     def normal(self, x: Tensor) -> Tensor:
-        """``A^H A x``: (B, *domain) -> (B, *domain)."""
+        """``A^H A x``: (B, *domain) -> (B, *domain), differentiable in x; override it where it is cheaper than both."""
         return self.adjoint(self.forward(x))
 
     def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
-        """``(A^H A + weight I)^-1 b`` in closed form, or None where the operator has none.
+        """``(A^H A + weight I)^-1 b`` (B, *domain) in closed form, weight > 0, or None where the operator has none.
 
-        The relative rounding error is about eps ||A||^2 / weight: for small weights, form b in float64.
+        Differentiable in b, which is left as it is. Who calls it takes conjugate gradients after a None. The relative rounding error is about eps ||A||^2 / weight: for small weights, form b in float64.
         """
         return None
 
@@ -416,6 +440,7 @@ def multiply(factor: float | complex, operator: Linear) -> Linear:
 
 
 def batch_description(shape: tuple[int, ...], is_complex: bool) -> str:
+    """Such as "complex (batch, 1, 8, 8)", for messages."""
     return f"{'complex' if is_complex else 'real'} (batch, {', '.join(map(str, shape))})"
 
 
@@ -425,7 +450,7 @@ def is_cache(kind: type, name: str) -> bool:
 
 
 def converted(value: Any, target: torch.device | torch.dtype | str) -> Any:
-    """A field on another device or in another precision; what is no number stays as it is."""
+    """A field on another device or in another precision; what is not a number stays as it is."""
     if isinstance(value, Operator):
         return value.to(target)
     if not isinstance(value, Tensor):

@@ -44,6 +44,7 @@ class Check:
         self.report: dict[str, float] = {}
 
     def run(self) -> dict[str, float]:
+        """Measure every law; law -> relative error of the worst row. Raises `LawBroken` at the first broken one."""
         a, batch = self.operator, self.batch
         x = self.probe(batch, a.domain, a.complex_domain)
         y = self.probe(batch, a.codomain, a.complex_codomain)
@@ -57,6 +58,7 @@ class Check:
         return self.report
 
     def linear(self, a: Linear, x: Tensor, y: Tensor, image: Tensor) -> None:
+        """The laws of a linear operator, from probes x (batch, *domain), y (batch, *codomain) and ``image = A x``."""
         with torch.no_grad():
             other = self.probe(self.batch, a.domain, a.complex_domain)
             b, c = (0.7 - 1.1j, -0.4 + 0.3j) if a.complex_domain else (0.7, -1.1)
@@ -94,6 +96,7 @@ class Check:
         )
 
     def differentiable(self, a: Operator, x: Tensor, y: Tensor) -> None:
+        """An operator that is not linear has a finite derivative: ``J^T y`` at x."""
         probe = x.detach().requires_grad_()
         gradient = self.derived(
             "forward is differentiable", lambda t: torch.autograd.grad(a.forward(t), t, y)[0], probe
@@ -101,6 +104,7 @@ class Check:
         self.keep("derivative is finite", (~gradient.isfinite()).flatten(1).sum(1), 1, "")
 
     def derived(self, law: str, derivative: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+        """``derivative(at)``; raises `LawBroken` with what autograd says where there is none."""
         try:
             return derivative(at).detach()
         except RuntimeError as error:
@@ -108,6 +112,7 @@ class Check:
             raise LawBroken(law, float("inf"), self.tol, hint) from error
 
     def probe(self, rows: int, shape: tuple[int, ...], is_complex: bool) -> Tensor:
+        """(rows, *shape) of independent standard normal numbers, on the operator's device."""
         dtype = self.dtype.to_complex() if is_complex else self.dtype
         return torch.randn(rows, *shape, dtype=dtype, generator=self.generator).to(self.operator.device)
 
@@ -137,6 +142,7 @@ class Check:
                 self.equal(law, alone, out[i : i + 1], "A row alone differs from the same row in a batch.")
 
     def equal(self, law: str, got: Tensor, expected: Tensor, hint: str) -> None:
+        """Record the law by the error of ``got`` relative to ``expected``, row by row."""
         self.keep(law, norm(got - expected), norm(expected), hint)
 
     def keep(self, law: str, error: Tensor, size: Tensor | float, hint: str) -> None:
@@ -149,9 +155,10 @@ class Check:
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """``Re <a, b>`` a row."""
+    """``Re <a, b>`` of each row."""
     return (a.conj() * b).real.flatten(1).sum(1)
 
 
 def norm(a: Tensor) -> Tensor:
+    """Euclidean norm of each row, (rows,), real."""
     return a.flatten(1).norm(dim=1).to(a.dtype.to_real())

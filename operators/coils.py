@@ -87,7 +87,7 @@ def noise_level(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.stack(levels).reshape(kspace.shape[:-3])
 
 
-BLOCK = 32  # samples of each coil whose mean power is compared
+FEWEST_SAMPLES = 32  # samples of each coil whose mean power is compared
 
 
 def quietest(kspace: Tensor, mask: Tensor | None) -> Tensor:
@@ -114,10 +114,10 @@ def candidates(kspace: Tensor, mask: Tensor | None) -> list[Tensor]:
     measured = (kspace != 0).flatten(0, 1).any(0)
     if mask is not None:
         measured = measured & (mask != 0).to(measured.device).expand(measured.shape)
-    if measured.sum() < BLOCK:
+    if measured.sum() < FEWEST_SAMPLES:
         raise OperatorError(
             f"Only {int(measured.sum())} samples of k-space are measured and not zero.",
-            f"The noise level is estimated from at least {BLOCK}.",
+            f"The noise level is estimated from at least {FEWEST_SAMPLES}.",
             "Pass the noise level, or check that this slice was measured.",
         )
     rows, columns = (measured.any(1 - axis).nonzero()[:, 0] for axis in (0, 1))
@@ -132,7 +132,7 @@ def candidates(kspace: Tensor, mask: Tensor | None) -> list[Tensor]:
     found = [in_blocks(kspace[..., measured][..., outermost])]
     for axis in (-2, -1):
         lines = measured.any(axis)
-        if torch.equal(measured.all(axis), lines) and measured.shape[axis] >= BLOCK:
+        if torch.equal(measured.all(axis), lines) and measured.shape[axis] >= FEWEST_SAMPLES:
             image = ifft(ifftshift(kspace, dim=axis), dim=axis, norm="ortho")  # the edge in the middle
             n = image.shape[axis]
             # Receiver filters roll off at the edge of the field of view: the noise there is too low.
@@ -144,7 +144,7 @@ def candidates(kspace: Tensor, mask: Tensor | None) -> list[Tensor]:
 
 def in_blocks(samples: Tensor) -> Tensor:
     """(..., coils, n) -> (blocks, size, coils): neighbours along the last axis, a short rest left out."""
-    size = min(BLOCK, samples.shape[-1])
+    size = min(FEWEST_SAMPLES, samples.shape[-1])
     return samples.unfold(-1, size, size).movedim(-3, -1).flatten(0, -3)
 
 

@@ -16,7 +16,7 @@ class Complexified(Linear):
 
     Domain, codomain, closed forms and singular values are the inner's; images and measurements are
     complex. So a prior of complex images serves inpainting, super-resolution, blur and CT too. Noise of
-    sigma a real component on the complex y is noise of sigma on each of the two real measurements.
+    sigma per real component on the complex y is noise of sigma on each of the two real measurements.
     Raises `OperatorError` for an operator that is complex already.
     """
 
@@ -35,20 +35,20 @@ class Complexified(Linear):
         return self.inner.measured
 
     def masked(self, y: Tensor) -> Tensor:
-        return self.apart(self.inner.masked, y)
+        return self.on_both_parts(self.inner.masked, y)
 
-    def apart(self, real_map: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    def on_both_parts(self, real_map: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         """A real linear map, such as the inner's ``fbp``, of real and imaginary part: (B, ...) complex to the same."""
         return torch.complex(*together(real_map(rows(z))).unbind(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.apart(self.inner.forward, x)
+        return self.on_both_parts(self.inner.forward, x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.apart(self.inner.adjoint, y)
+        return self.on_both_parts(self.inner.adjoint, y)
 
     def normal(self, x: Tensor) -> Tensor:
-        return self.apart(self.inner.normal, x)
+        return self.on_both_parts(self.inner.normal, x)
 
     def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
         parts = self.inner.solve_normal(rows(b), weight)

@@ -97,6 +97,7 @@ class SparseMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
+        """``matrix x`` for x (rows, columns of the matrix); both matrices are kept for the derivative."""
         ctx.matrix, ctx.transpose = matrix, transpose
         if len(x) == 1:
             return (matrix @ x[0])[None]
@@ -104,6 +105,7 @@ class SparseMap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """``transpose gradient``, differentiable again; the matrices have no derivative."""
         return SparseMap.apply(gradient, ctx.transpose, ctx.matrix), None, None
 
 
@@ -157,6 +159,7 @@ def view(u: Tensor, v: Tensor, turn: Tensor, detectors: int) -> tuple[Tensor, Te
 
 
 def csr(columns: list[Tensor], values: list[Tensor], counts: list[Tensor], width: int) -> Tensor:
+    """A sparse matrix of that width; each list holds the blocks of rows in order, ``counts`` the entries of each row."""
     count = torch.cat(counts)
     ends = F.pad(count.cumsum(0), (1, 0)).to(torch.int32)
     with warnings.catch_warnings():  # torch calls its CSR layout a beta feature

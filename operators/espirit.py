@@ -13,6 +13,8 @@ from .fourier import ifft2c
 from .masks import calibration_region
 
 BRIGHT = 0.25  # of the maximum at low resolution: certainly object
+TIE = 1e-3  # of the largest possible eigenvalue, 1: what chooses among vectors of equal eigenvalues
+BAND = 0.2  # of the threshold, in power: over so much on either side a kernel goes from noise to signal
 CHUNK_BYTES = 2**26  # pixel matrices held at a time
 
 
@@ -32,7 +34,7 @@ def espirit(
     Every patch of noise-free k-space lies in the row space of the calibration matrix. A pixel's
     coil vector ``S`` therefore solves ``G(r) S = S`` with
     ``G(r) = sum_k u_k u_k^H / kernel^2``, ``u_k(r) = sum_d v_k(d) e^{2 pi i d r / N}`` over the
-    kernels ``v_k`` whose singular value exceeds ``threshold`` times the largest. The maps are the
+    kernels ``v_k`` whose singular value exceeds ``threshold`` times the largest (near it, in part). The maps are the
     eigenvectors of the ``sets`` largest eigenvalues, of unit length over the coils. Their phase is free
     at each pixel: ``phase="coils"`` makes the strongest combination of coils real and positive, which
     winds around each point where that combination is blind; ``phase="image"`` makes the
@@ -73,16 +75,20 @@ def espirit(
     if not (torch.isfinite(peak).all() and (peak > 0).all()):
         raise OperatorError("The centre of k-space is zero, or not finite.", "No maps can be read off it.")
     data = data / peak
-    correlation = kernel_correlation(projector(data, kernel, threshold), coils, kernel)
-    values, maps = eigenmaps(correlation.to(kspace.dtype), (height, width), sets)
     window = hann(rows, height, data)[:, None] * hann(columns, width, data)
     image = ifft2c(samples / peak * window)
     brightness = rss(image)
+    correlation = kernel_correlation(projector(data, kernel, threshold), coils, kernel)
+    flat = data.flatten(2)
+    combinations = torch.linalg.eigh(flat @ flat.mH)[1]  # of the coils, the strongest last
+    values, maps = eigenmaps(correlation.to(kspace.dtype), *preference(image, brightness, combinations), sets)
     if phase == "image":
         reference = image
     else:
-        flat = data.flatten(2)
-        reference = torch.linalg.eigh(flat @ flat.mH)[1][..., -1, None, None].to(maps.dtype)
+        strongest = combinations[..., -1, None, None]
+        centre = data[..., height // 2 - rows.start, width // 2 - columns.start, None, None]
+        along = (strongest.conj() * centre).sum(1, keepdim=True)  # an eigenvector's own phase is free
+        reference = strongest * torch.where(along == 0, 1, along.sgn())
     maps = maps * turn(maps, reference)
     if crop is None:
         limit = torch.stack([automatic_crop(v[0], b) for v, b in zip(values, brightness, strict=True)])
@@ -122,7 +128,8 @@ def projector(data: Tensor, kernel: int, threshold: float) -> Tensor:
     patches = data.to(torch.complex128).unfold(-2, kernel, 1).unfold(-2, kernel, 1)
     patches = patches.permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2)
     power, vectors = torch.linalg.eigh(patches @ patches.mH)
-    signal = power > threshold**2 * power[:, -1:]
+    # Noise fills the neighbourhood of the threshold: a step there would leave the choice to rounding.
+    signal = smoothstep((power / (threshold**2 * power[:, -1:]) - 1) / (2 * BAND) + 0.5)
     return (vectors * signal[:, None]) @ vectors.mH
 
 
@@ -137,21 +144,40 @@ def kernel_correlation(projection: Tensor, coils: int, kernel: int) -> Tensor:
     return total / kernel**2
 
 
-def eigenmaps(correlation: Tensor, size: tuple[int, int], sets: int) -> tuple[Tensor, Tensor]:
+def preference(image: Tensor, brightness: Tensor, combinations: Tensor) -> tuple[Tensor, Tensor]:
+    """``u`` (B, H, W, coils) and ``R`` (B, coils, coils) of ``T(r) = u u^H + R``, Hermitian with distinct eigenvalues.
+
+    ``u`` is the image of low resolution (B, coils, H, W), of unit length over the coils where it is not
+    black; ``R = sum_i i / (2 coils) w_i w_i^H`` ranks combinations of the coils, columns of (B, coils,
+    coils), the strongest last.
+    """
+    darkest = 1e-3 * brightness.amax((-2, -1), keepdim=True)
+    u = image / (brightness.square() + darkest.square()).sqrt()[:, None]
+    coils = combinations.shape[-1]
+    ranks = torch.arange(coils, device=image.device) / (2 * coils)
+    return u.permute(0, 2, 3, 1), (combinations * ranks) @ combinations.mH
+
+
+def eigenmaps(correlation: Tensor, u: Tensor, ranked: Tensor, sets: int) -> tuple[Tensor, Tensor]:
     """Largest eigenpairs of ``G(r) = sum_delta K(delta) e^{2 pi i delta r / N}``: (B, sets, H, W), (B, sets, coils, H, W).
 
     The sum over the few delta is written out along each axis, exact at every pixel and for every size.
+    Where noise fills the calibration matrix, several or all eigenvalues are 1, and rounding would choose
+    among their vectors. So those of ``G + TIE (u u^H + ranked)`` are taken, see `preference`; the values
+    are the Rayleigh quotients of G alone.
     """
     count, coils, _, taps, _ = correlation.shape
-    vertical, horizontal = (waves(n, taps // 2, correlation) for n in size)
+    vertical, horizontal = (waves(n, taps // 2, correlation) for n in u.shape[1:3])
     partly = correlation @ horizontal.mT
     values, maps = [], []
-    rows = max(1, CHUNK_BYTES // (count * size[1] * coils**2 * correlation.element_size()))
-    for some in vertical.split(rows):
+    rows = max(1, CHUNK_BYTES // (count * len(horizontal) * coils**2 * correlation.element_size()))
+    for some, near in zip(vertical.split(rows), u.split(rows, 1), strict=True):
         matrices = torch.einsum("yd,bijdx->byxij", some, partly)
-        value, vector = torch.linalg.eigh(matrices)
-        values.append(value[..., -sets:].flip(-1).permute(0, 3, 1, 2))
-        maps.append(vector[..., -sets:].flip(-1).permute(0, 4, 3, 1, 2))
+        tie = TIE * (near[..., :, None] * near[..., None, :].conj() + ranked[:, None, None])
+        vector = torch.linalg.eigh(tie.add_(matrices))[1][..., -sets:].flip(-1)
+        value = (vector.conj() * (matrices @ vector)).sum(-2).real
+        values.append(value.permute(0, 3, 1, 2))
+        maps.append(vector.permute(0, 4, 3, 1, 2))
     return torch.cat(values, 2), torch.cat(maps, 3)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
-from .physics import in_precision, physics_class
+from .physics import physics_class, to_precision
 
 
 def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
@@ -100,6 +100,7 @@ class FromDeepinv(Linear):
 
     @property
     def device(self) -> torch.device:
+        """Where the buffers and parameters of the physics are; the CPU if it has none."""
         return next((t.device for t in self._numbers()), torch.device("cpu"))
 
     def _numbers(self) -> list[Tensor]:
@@ -136,11 +137,11 @@ class FromDeepinv(Linear):
         elif self.complex_domain:
             y = torch.complex(*y.unbind(1))
             y = y if self._multicoil else y[:, None]
-        return in_precision(y, x.dtype)
+        return to_precision(y, x.dtype)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         x = self.physics.A_adjoint(self._theirs(y, measured=True))
-        return in_precision(torch.complex(*x.unbind(1))[:, None] if self.complex_domain else x, y.dtype)
+        return to_precision(torch.complex(*x.unbind(1))[:, None] if self.complex_domain else x, y.dtype)
 
     @property
     def _multicoil(self) -> bool:
@@ -150,7 +151,7 @@ class FromDeepinv(Linear):
 
     def _theirs(self, t: Tensor, measured: bool = False) -> Any:
         """In the shapes and precision of the physics."""
-        t = in_precision(t, self.dtype)
+        t = to_precision(t, self.dtype)
         if measured and self.parts:
             from deepinv.utils import TensorList
 
@@ -166,4 +167,5 @@ class FromDeepinv(Linear):
 
 
 def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors agree to 1e-5 of the second one's norm."""
     return a.shape == b.shape and bool((a - b).norm() <= 1e-5 * b.norm())

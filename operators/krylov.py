@@ -13,7 +13,7 @@ NORM_STEPS = 30  # products with A^H A
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """``Re <a, b>`` a sample, shaped (B, 1, ..., 1) to multiply with."""
+    """``Re <a, b>`` of each row, shaped (B, 1, ..., 1) to multiply with."""
     shape = (-1, *[1] * (a.ndim - 1))
     if a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
@@ -61,13 +61,17 @@ def cg(
     return x
 
 
-def operator_norm(A: Linear, steps: int = NORM_STEPS, seed: int = 0) -> Tensor:
+def operator_norm(
+    A: Linear, steps: int = NORM_STEPS, seed: int = 0, dtype: torch.dtype | None = None
+) -> Tensor:
     """``||A||_2``, the largest singular value, of each image's own operator: (A.images,) real, on A's device.
 
     One number, unless a `PerImage` holds several operators; a batch of rows b S ... (b + 1) S - 1 an image
-    takes ``repeat_interleave(S)`` of it. By ``steps`` products with ``A^H A``, see `power_norm`.
+    takes ``repeat_interleave(S)`` of it. By ``steps`` products with ``A^H A`` of images
+    in the precision of ``dtype`` (A's own by default), see `power_norm`.
     """
-    dtype = A.dtype.to_complex() if A.complex_domain else A.dtype
+    dtype = dtype or A.dtype
+    dtype = dtype.to_complex() if A.complex_domain else dtype.to_real()
     return power_norm(A.normal, torch.empty(A.images, *A.domain, dtype=dtype, device=A.device), steps, seed)
 
 

@@ -243,10 +243,12 @@ def run(flags: np.ndarray, at: int) -> tuple[int, int]:
 
 
 def generator(seed: Seed) -> np.random.RandomState:
+    """Random numbers as fastMRI draws them: of a whole number, or of a text by its characters."""
     return np.random.RandomState(tuple(map(ord, seed)) if isinstance(seed, str) else seed)
 
 
 def columns(shape: Shape, chosen: np.ndarray) -> Tensor:
+    """A mask (H, W) that samples the ``chosen`` columns (W,) whole."""
     return torch.from_numpy(chosen).expand(shape[0], shape[1]).clone()
 
 
@@ -259,6 +261,7 @@ def central(width: int, n: int) -> np.ndarray:
 
 
 def require(shape: Shape, accel: float, center: float) -> None:
+    """Raise `OperatorError` for a shape, an acceleration or a centre that no mask can have."""
     if len(shape) != 2 or min(shape) < 1:
         raise OperatorError(f"A mask cannot have the shape {tuple(shape)}.", "Masks are (H, W).")
     if not accel >= 1:

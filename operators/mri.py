@@ -51,7 +51,7 @@ class MRI(Linear):
         if size is not None and self.shape is not None and size != tuple(self.shape):
             raise OperatorError(
                 f"MRI was given maps of {size[0]} x {size[1]} and shape={tuple(self.shape)}.",
-                do="Leave shape away: the maps have one.",
+                do="Leave out shape: the maps have one.",
             )
         kind = maps.real.dtype if maps is not None else mask.dtype if mask.is_floating_point() else None
         mask = checked_mask(mask, size or self.shape).to(kind or torch.get_default_dtype())
@@ -182,12 +182,13 @@ def combine(conjugate: Tensor, coils: Tensor) -> Tensor:
 
 
 def checked_maps(maps: Tensor) -> Tensor:
+    """``maps``, or `OperatorError` where they are not complex, not finite or of another number of axes."""
     maps = torch.as_tensor(maps)
     if maps.ndim not in (3, 4) or not maps.is_complex():
         raise OperatorError(
             f"MRI was given maps of shape {tuple(maps.shape)} and type {maps.dtype}.",
             "Sensitivity maps are complex, (coils, H, W) or (sets, coils, H, W).",
-            "Estimate them with espirit(kspace), or leave maps away for a single coil.",
+            "Estimate them with espirit(kspace), or leave out maps for a single coil.",
         )
     if not torch.isfinite(torch.view_as_real(maps.resolve_conj())).all():
         raise OperatorError(

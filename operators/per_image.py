@@ -45,6 +45,7 @@ class PerImage(Linear):
 
     @property
     def complex_codomain(self) -> bool:
+        """Whether measurements are complex; all operators agree."""
         return self.operators[0].complex_codomain
 
     @property

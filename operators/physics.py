@@ -73,7 +73,7 @@ def physics_class() -> type:
     return OperatorPhysics
 
 
-def in_precision(t: Tensor, dtype: torch.dtype) -> Tensor:
+def to_precision(t: Tensor, dtype: torch.dtype) -> Tensor:
     """``t`` in the precision of ``dtype``: complex stays complex, real stays real."""
     return t.to(dtype.to_complex() if t.is_complex() else dtype.to_real())
 

@@ -61,7 +61,7 @@ def spectral(A: Operator, dense: bool = True) -> Spectral | None:
     own = getattr(A, "spectral", None)
     if callable(own):
         return cast(Spectral, own())
-    found = KINDS[type(A)](A) if type(A) in KINDS else None
+    found = DECOMPOSITIONS[type(A)](A) if type(A) in DECOMPOSITIONS else None
     if found is None and dense and isinstance(A, Linear) and is_small(A):
         found = of_matrix(A)
     return found
@@ -73,6 +73,7 @@ def of_inpainting(A: Inpainting) -> Spectral:
 
 
 def of_scale(A: Scale) -> Spectral:
+    """All singular values ``|factor|``; U carries the phase of the factor."""
     one = Spectral(torch.ones(1, *[1] * len(A.domain), dtype=torch.float64), same, same, same)
     return scaled(one, A.factor)
 
@@ -177,7 +178,7 @@ def of_complexified(A: Complexified) -> Spectral | None:
     )
 
 
-KINDS: dict[type, Callable[..., Spectral | None]] = {
+DECOMPOSITIONS: dict[type, Callable[..., Spectral | None]] = {
     Inpainting: of_inpainting,
     Scale: of_scale,
     Identity: of_scale,
@@ -198,6 +199,7 @@ def scaled(inner: Spectral, factor: complex) -> Spectral:
 
 
 def is_small(A: Linear) -> bool:
+    """Whether a dense decomposition is affordable: at most `DENSE` real unknowns and `MEASURED` real measurements."""
     n = math.prod(A.domain) * (2 if A.complex_domain else 1)
     m = math.prod(A.codomain) * (2 if A.complex_codomain else 1)
     return A.images == 1 and n <= DENSE and m <= MEASURED
@@ -247,4 +249,5 @@ def as_images(v: Tensor, kind: Tensor) -> Tensor:
 
 
 def same(x: Tensor) -> Tensor:
+    """The identity, for singular vectors that are the pixels themselves."""
     return x

@@ -1,8 +1,9 @@
-"""How true intervals are: coverage by level, the scale that would make it true, z-scores, ranks and width. Arrays only.
+"""Whether intervals are calibrated: coverage by level, the scale that would correct it, z-scores, ranks and width.
 
-Each function takes one image: the reference (H, W) and k samples (k, H, W), as magnitudes; ``mask``
-(H, W) bool, by default `metrics.object_mask` of the reference; ``weights`` (k,) of an ensemble. The
-intervals are `recon.intervals.interval`'s.
+Each function takes one image: the reference (H, W) and k samples (k, H, W), compared as the metrics do
+(values if both are real, magnitudes if either is complex); ``mask`` (H, W) bool, by default
+`metrics.object_mask` of the reference; ``weights`` (k,) of an ensemble. The intervals are those of
+`recon.intervals.interval`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,22 @@ from torch import Tensor
 
 from .errors import InputError
 from .intervals import average, effective_number, spread
-from .metrics import Images, bounds, comparable, coverage, numpy, object_mask
+from .metrics import ImageArray, bounds, comparable, coverage, numpy, object_mask
 
-EVEN = 0.1  # how far the variance of the ranks may be from that of uniform ones, relative to it
-LEANING = 0.05  # how far their mean may be from the middle, as a share of all ranks
+EVEN = 0.1  # relative difference from the variance of uniform ranks up to which a histogram counts as even
+LEANING = (
+    0.05  # difference of the mean rank from the middle, as a share of all ranks, up to which there is no bias
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One image: share ``held``, ``width`` and ``distances`` (pixels,) for each level; see the functions here."""
+    """What `measure` finds in one image.
+
+    ``pixels`` of the object; ``number`` of samples, effective for an ensemble; for each level the share ``held``
+    (`coverage_curve`), the ``width`` (`sharpness`) and the `distances` (pixels,); `squared_z`; and ``ranks``
+    (k + 1,) of `rank_histogram`.
+    """
 
     pixels: int
     number: float
@@ -37,8 +45,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One level over all images: mean share ``held``, its standard error over them, `scale_for_coverage`, width."""
+class LevelRow:
+    """One level over all images: mean share ``held``, its standard ``error``, `scale_for_coverage`, ``width``."""
 
     level: float
     held: float
@@ -49,12 +57,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Means over images, each counting the same. ``expected_z`` is what ``squared_z`` is of exact samples.
+    """Means over images, each with the same weight. ``expected_z`` is the ``squared_z`` of exact samples.
 
-    ``number``: samples of an image, of an ensemble the effective number.
+    ``number``: samples per image, of an ensemble the effective number.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LevelRow, ...]
     images: int
     pixels: int
     number: float
@@ -64,20 +72,20 @@ class Calibration:
 
     @property
     def rank_variance(self) -> float:
-        """Variance of the ranks over that of uniform ones: above 1 the reference lies outside too often."""
+        """Variance of the ranks relative to that of uniform ones: above 1 the reference lies outside too often."""
         places, uniform = np.arange(len(self.ranks)), (len(self.ranks) ** 2 - 1) / 12
         return float(np.sum(self.ranks * (places - self.mean_rank * (len(places) - 1)) ** 2) / uniform)
 
     @property
     def mean_rank(self) -> float:
-        """0 where the reference is below all samples everywhere, 1 where it is above; .5 without a bias."""
+        """0 if the reference is below all samples everywhere, 1 if it is above them; .5 without bias."""
         return float(np.dot(self.ranks, np.linspace(0, 1, len(self.ranks))))
 
     @property
     def shape(self) -> str:
-        """What the histogram of ranks looks like, in words."""
+        """The shape of the rank histogram in words, and what it means."""
         if self.rank_variance > 1 + EVEN:
-            said = "U-shaped: the samples are too much alike"
+            said = "U-shaped: the samples are too similar"
         elif self.rank_variance < 1 - EVEN:
             said = "a hump: the samples differ too much"
         else:
@@ -88,39 +96,41 @@ class Calibration:
 
 
 def coverage_curve(
-    reference: Images,
-    samples: Images,
+    reference: ImageArray,
+    samples: ImageArray,
     levels: Sequence[float],
-    mask: Images | None = None,
-    weights: Images | None = None,
+    mask: ImageArray | None = None,
+    weights: ImageArray | None = None,
 ) -> np.ndarray:
-    """`metrics.coverage` at each level (levels,)."""
+    """`metrics.coverage` at each level: (levels,)."""
     shares = [coverage(reference, samples, mask=mask, level=level, weights=weights) for level in levels]
     return np.array([share.value for share in shares])
 
 
 def distances(
-    reference: Images,
-    samples: Images,
+    reference: ImageArray,
+    samples: ImageArray,
     level: float,
-    mask: Images | None = None,
-    weights: Images | None = None,
+    mask: ImageArray | None = None,
+    weights: ImageArray | None = None,
 ) -> np.ndarray:
-    """``|reference - middle| / (width / 2)`` (pixels,) of the interval: up to 1 where it holds the reference."""
+    """``|reference - middle| / (width / 2)`` of each interval (pixels,): at most 1 if it holds the reference."""
     inside = masked(reference, mask)
     truth, samples = comparable(reference, samples)
     low, high, _ = bounds(samples, level, weights)
     low, high, truth = low[inside], high[inside], truth[inside]
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.abs(2 * truth - low - high) / (high - low)
-    return np.where((low <= truth) & (truth <= high), np.fmin(found, 1), found)  # inside, also of width 0
+    return np.where(
+        (low <= truth) & (truth <= high), np.fmin(found, 1), found
+    )  # inside, also if the width is 0
 
 
 def scale_for_coverage(distances: Sequence[np.ndarray], level: float) -> float:
-    """The least c for which intervals c times as wide, about their middle, hold ``level`` of the pixels.
+    """The least c for which intervals c times as wide, with the same middle, hold ``level`` of the pixels.
 
-    ``mean over images of share(distances <= c) >= level``. The share grows with c by steps, at the distances
-    themselves, so c is one of them: where a bisection would end. Infinite where no c is enough.
+    ``mean over images of share(distances <= c) >= level``. The share grows with c in steps, at the distances
+    themselves, so c is one of them: where a bisection would end. Infinite if no c is enough.
     """
     every = np.concatenate(distances)
     share = np.concatenate([np.full(len(one), 1 / (len(one) * len(distances))) for one in distances])
@@ -130,11 +140,14 @@ def scale_for_coverage(distances: Sequence[np.ndarray], level: float) -> float:
 
 
 def rank_histogram(
-    reference: Images, samples: Images, mask: Images | None = None, weights: Images | None = None
+    reference: ImageArray,
+    samples: ImageArray,
+    mask: ImageArray | None = None,
+    weights: ImageArray | None = None,
 ) -> np.ndarray:
     """Share of pixels (k + 1,) whose reference has r of the k samples below it: 1 / (k + 1) each for exact samples.
 
-    Weighed samples count by their weights. Source: Hamill, Mon. Weather Rev. 129:550 (2001).
+    Samples of an ensemble count by their weights. Source: Hamill, Mon. Weather Rev. 129:550 (2001).
     """
     inside, count = masked(reference, mask), len(samples)
     truth, draws = comparable(reference, samples)
@@ -145,7 +158,10 @@ def rank_histogram(
 
 
 def squared_z(
-    reference: Images, samples: Images, mask: Images | None = None, weights: Images | None = None
+    reference: ImageArray,
+    samples: ImageArray,
+    mask: ImageArray | None = None,
+    weights: ImageArray | None = None,
 ) -> float:
     """Mean of ``(reference - mean)^2 / (std^2 (1 + 1/k))``: (k - 1) / (k - 3) for exact normal samples."""
     inside, w = masked(reference, mask), tensor(weights)
@@ -160,13 +176,16 @@ def squared_z(
 
 
 def sharpness(
-    reference: Images,
-    samples: Images,
+    reference: ImageArray,
+    samples: ImageArray,
     level: float,
-    mask: Images | None = None,
-    weights: Images | None = None,
+    mask: ImageArray | None = None,
+    weights: ImageArray | None = None,
 ) -> float:
-    """Mean width of the interval over the mean of the reference: of two true intervals the narrower says more."""
+    """Mean width of the interval over the mean magnitude of the reference.
+
+    Of two calibrated intervals the narrower says more. Without negative values only the part above 0 counts.
+    """
     inside = masked(reference, mask)
     truth, samples = comparable(reference, samples)
     low, high, _ = bounds(samples, level, weights)
@@ -176,14 +195,14 @@ def sharpness(
 
 
 def measure(
-    reference: Images, samples: Images, levels: Sequence[float], weights: Images | None = None
+    reference: ImageArray, samples: ImageArray, levels: Sequence[float], weights: ImageArray | None = None
 ) -> Measured:
-    """Everything above of one image, over its object; raises `InputError` for fewer than two effective samples."""
+    """All of the above for one image, over its object; raises `InputError` for fewer than two effective samples."""
     number = effective_number(len(samples), tensor(weights))
     if number < 2 - 1e-6:
         raise InputError(
             f"The {len(samples)} samples count as {number:.2g}.",
-            "One particle has nearly all the weight, which says nothing of the spread.",
+            "One particle has nearly all the weight, which says nothing about the spread.",
             "Use more --samples, or another --sampler.",
         )
     given = dict(mask=object_mask(reference), weights=weights)
@@ -199,18 +218,18 @@ def measure(
 
 
 def summary(images: Sequence[Measured], levels: Sequence[float]) -> Calibration:
-    """Means over two images or more; the standard error is that of the mean of their shares."""
+    """Means over images, with standard errors of the mean; raises `InputError` for fewer than two."""
     if len(images) < 2:
         raise InputError(
-            f"A calibration was asked for of {len(images)} image.",
-            "How far it holds is seen by comparing images.",
+            f"A calibration of {len(images)} image was asked for.",
+            "How well it holds is seen by comparing images.",
             "Measure at least 2, better 8 or more.",
         )
     held = np.array([one.held for one in images])
     width = np.array([one.width for one in images]).mean(0)
     errors = held.std(0, ddof=1) / np.sqrt(len(images))
     rows = [
-        Row(
+        LevelRow(
             level,
             held=float(held[:, i].mean()),
             error=float(errors[i]),
@@ -231,9 +250,11 @@ def summary(images: Sequence[Measured], levels: Sequence[float]) -> Calibration:
     )
 
 
-def masked(reference: Images, mask: Images | None) -> np.ndarray:
+def masked(reference: ImageArray, mask: ImageArray | None) -> np.ndarray:
+    """The mask as a bool array, or the reference's `object_mask` if there is none."""
     return object_mask(reference) if mask is None else numpy(mask).astype(bool)
 
 
-def tensor(weights: Images | None) -> Tensor | None:
+def tensor(weights: ImageArray | None) -> Tensor | None:
+    """Weights as a float64 tensor."""
     return None if weights is None else torch.as_tensor(numpy(weights).astype(np.float64))

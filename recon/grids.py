@@ -22,7 +22,7 @@ def karras(steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: f
     Karras et al. 2022, eq. 5: uniform in ``sigma^(1/rho)``. With rho 7 it is also the grid of
     rhoAB-DEIS ("rho-power"; Zhang, Chen 2023).
     """
-    check(steps, sigma_max, sigma_min)
+    check_range(steps, sigma_max, sigma_min)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return between(steps, sigma_max, sigma_min, lambda share: (high + share * (low - high)) ** rho)
 
@@ -39,14 +39,14 @@ def polyexponential(
 
     k-diffusion's; rho = 1 is `exponential`.
     """
-    check(steps, sigma_max, sigma_min)
+    check_range(steps, sigma_max, sigma_min)
     low, span = math.log(sigma_min), math.log(sigma_max) - math.log(sigma_min)
     return between(steps, sigma_max, sigma_min, lambda share: math.exp(low + (1 - share) ** rho * span))
 
 
 def linear(steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002) -> list[float]:
     """Uniform in sigma, then 0."""
-    check(steps, sigma_max, sigma_min)
+    check_range(steps, sigma_max, sigma_min)
     return between(steps, sigma_max, sigma_min, lambda share: sigma_max + share * (sigma_min - sigma_max))
 
 
@@ -62,7 +62,7 @@ def time_power(
     power = 1 is "time": DPM-Solver's for large images, and k-diffusion's ``vp`` ("vp" here), which are
     uniform in the time of the linear VP. power = 2 is "quadratic": DDIM's for CIFAR-10, tAB-DEIS's.
     """
-    check(steps, sigma_max, sigma_min)
+    check_range(steps, sigma_max, sigma_min)
     clock = VP() if process is None else process
     high, low = (clock.time(level) ** (1 / power) for level in (sigma_max, sigma_min))
     return between(
@@ -89,7 +89,7 @@ def flow_shift(
     In sigma the shift is a factor k, so this is k times the flow grid from ``smax / k`` to ``smin / k``.
     Esser et al. 2024 (SD3): 3 at 1024 pixels, or the root of the ratio of the numbers of pixels.
     """
-    check(steps, sigma_max, sigma_min)
+    check_range(steps, sigma_max, sigma_min)
     if not shift > 0:
         raise ConfigError(f"shift is {shift}.", "It multiplies sigma, so it is positive.")
     high, low = sigma_max / (shift + sigma_max), sigma_min / (shift + sigma_min)
@@ -128,7 +128,7 @@ def tabulated(table: tuple[float, ...], steps: int, sigma_max: float, sigma_min:
     Stretched affinely in ``ln sigma`` to ``sigma_max`` and ``sigma_min``: a prior's own range is kept,
     and with the table's own ends this is the table. Sabour, Fidler, Kreis 2024 (Align Your Steps).
     """
-    check(steps, sigma_max, sigma_min)
+    check_range(steps, sigma_max, sigma_min)
     own = [math.log(level) for level in table]
     stretch = math.log(sigma_max / sigma_min) / (own[0] - own[-1])
 
@@ -203,7 +203,7 @@ def between(steps: int, sigma_max: float, sigma_min: float, level: Callable[[flo
     return [*levels, 0.0]
 
 
-def check(steps: int, sigma_max: float, sigma_min: float) -> None:
+def check_range(steps: int, sigma_max: float, sigma_min: float) -> None:
     """Raise `ConfigError` for fewer than one step, or for levels that are not ``0 < sigma_min < sigma_max < inf``."""
     if steps < 1:
         raise ConfigError(f"A grid of {steps} steps.", "At least one step is needed.", "Use steps=20.")

@@ -16,9 +16,13 @@ from torch import Tensor
 from .errors import InputError
 from .intervals import NORMAL, QUANTILES, effective_number, enough, interval, reach, refuse_level
 
-Images = Tensor | np.ndarray
+ImageArray = Tensor | np.ndarray
+"""Images as the metrics take them: (H, W) or volumes (S, H, W), real or complex."""
 
-FASTMRI = "fastMRI: values as they are, of complex images magnitudes, data range = largest magnitude of the reference volume"
+FASTMRI = (
+    "fastMRI: values as they are, of complex images magnitudes, "
+    "data range = largest magnitude of the reference volume"
+)
 SCALED = (
     "scaled: per slice, reconstruction scaled by least squares where the reference's magnitude exceeds 5 % of its "
     "maximum, data range = that maximum, whole image"
@@ -33,7 +37,7 @@ WINDOW = 7
 
 @dataclass(frozen=True)
 class Score:
-    """A value of a metric with its convention; ``scale`` is what the reconstruction was multiplied by."""
+    """A value of a metric (PSNR in dB) with its convention; the reconstruction was multiplied by ``scale``."""
 
     name: str
     value: float
@@ -59,17 +63,17 @@ class Coverage:
     method: str
 
 
-def psnr(recon: Images, reference: Images, data_range: float | None = None) -> Score:
+def psnr(recon: ImageArray, reference: ImageArray, data_range: float | None = None) -> Score:
     """``10 log10(range^2 / mean (recon - reference)^2)`` in dB, of volumes (S, H, W) or slices (H, W).
 
     ``data_range`` is the reference's largest magnitude if none is given. Infinite for equal images.
     Raises `InputError` for different shapes, and for a reference that is zero or not finite.
     """
     recon, reference, top = prepared(recon, reference, data_range)
-    return Score("psnr", decibels(recon, reference, top), FASTMRI)
+    return Score("psnr", peak_signal_to_noise(recon, reference, top), FASTMRI)
 
 
-def ssim(recon: Images, reference: Images, data_range: float | None = None) -> Score:
+def ssim(recon: ImageArray, reference: ImageArray, data_range: float | None = None) -> Score:
     """Mean over slices of the structural similarity, 7 x 7 uniform window, K1 = .01, K2 = .03.
 
     ``data_range`` and errors as in `psnr`; NaN for images smaller than the window. Source: Wang et al.,
@@ -79,38 +83,38 @@ def ssim(recon: Images, reference: Images, data_range: float | None = None) -> S
     return Score("ssim", similarity(recon, reference, top), FASTMRI)
 
 
-def nmse(recon: Images, reference: Images) -> Score:
+def nmse(recon: ImageArray, reference: ImageArray) -> Score:
     """``||recon - reference||^2 / ||reference||^2`` of volumes (S, H, W) or slices (H, W); errors as in `psnr`."""
     recon, reference, _ = prepared(recon, reference, None)
     return Score("nmse", normalised(recon, reference), FASTMRI)
 
 
-def scaled_psnr(recon: Images, reference: Images) -> Score:
+def scaled_psnr(recon: ImageArray, reference: ImageArray) -> Score:
     """PSNR of one slice (H, W) after `least_squares_scale`; the range is the reference's largest magnitude."""
-    scale, recon, reference, top = scaled(recon, reference)
-    return Score("psnr", decibels(recon, reference, top), SCALED, scale)
+    scale, recon, reference, top = scaled_pair(recon, reference)
+    return Score("psnr", peak_signal_to_noise(recon, reference, top), SCALED, scale)
 
 
-def object_psnr(recon: Images, reference: Images) -> Score:
+def object_psnr(recon: ImageArray, reference: ImageArray) -> Score:
     """`scaled_psnr` over `object_mask` alone: the noise floor around the object does not count."""
-    scale, recon, reference, top = scaled(recon, reference)
+    scale, recon, reference, top = scaled_pair(recon, reference)
     inside = object_mask(reference)
-    return Score("psnr", decibels(recon[inside], reference[inside], top), SCALED_OBJECT, scale)
+    return Score("psnr", peak_signal_to_noise(recon[inside], reference[inside], top), SCALED_OBJECT, scale)
 
 
-def scaled_ssim(recon: Images, reference: Images) -> Score:
+def scaled_ssim(recon: ImageArray, reference: ImageArray) -> Score:
     """SSIM of one slice (H, W), scaled as in `scaled_psnr`."""
-    scale, recon, reference, top = scaled(recon, reference)
+    scale, recon, reference, top = scaled_pair(recon, reference)
     return Score("ssim", similarity(recon, reference, top), SCALED, scale)
 
 
-def scaled_nmse(recon: Images, reference: Images) -> Score:
+def scaled_nmse(recon: ImageArray, reference: ImageArray) -> Score:
     """NMSE of one slice (H, W), scaled as in `scaled_psnr`."""
-    scale, recon, reference, _ = scaled(recon, reference)
+    scale, recon, reference, _ = scaled_pair(recon, reference)
     return Score("nmse", normalised(recon, reference), SCALED, scale)
 
 
-def scores(recon: Images, reference: Images, volume_max: float | None = None) -> dict[str, Score]:
+def scores(recon: ImageArray, reference: ImageArray, volume_max: float | None = None) -> dict[str, Score]:
     """All six metrics of one slice (H, W), by their names in `CONVENTIONS`.
 
     ``volume_max`` is the data range of the fastMRI convention: the maximum of the reference volume, of which
@@ -126,13 +130,13 @@ def scores(recon: Images, reference: Images, volume_max: float | None = None) ->
     }
 
 
-def object_mask(reference: Images, threshold: float = OBJECT) -> np.ndarray:
+def object_mask(reference: ImageArray, threshold: float = OBJECT) -> np.ndarray:
     """Where the magnitude of the reference exceeds ``threshold`` of its maximum: bool, same shape."""
-    reference = magnitude(reference)
+    reference = magnitudes(reference)
     return reference > threshold * reference.max()
 
 
-def least_squares_scale(recon: Images, reference: Images) -> float:
+def least_squares_scale(recon: ImageArray, reference: ImageArray) -> float:
     """``argmin_{s >= 0} || s recon - reference ||`` over `object_mask`; 0 for a reconstruction of zeros.
 
     Never negative: units may differ, but a reconstruction of the opposite sign is a wrong one.
@@ -144,15 +148,15 @@ def least_squares_scale(recon: Images, reference: Images) -> float:
 
 
 def coverage(
-    reference: Images,
-    samples: Images | None = None,
+    reference: ImageArray,
+    samples: ImageArray | None = None,
     *,
-    mean: Images | None = None,
-    std: Images | None = None,
+    mean: ImageArray | None = None,
+    std: ImageArray | None = None,
     k: int | None = None,
-    mask: Images | None = None,
+    mask: ImageArray | None = None,
     level: float = 0.90,
-    weights: Images | None = None,
+    weights: ImageArray | None = None,
 ) -> Coverage:
     """How often the interval of ``level`` from k samples holds the reference (..., H, W) of a new draw.
 
@@ -183,14 +187,14 @@ def coverage(
         low, high, method = bounds(samples, level, weights)
     else:
         truth, centre = comparable(reference, mean)  # type: ignore[arg-type]
-        half = reach(level, count) * magnitude(std)  # type: ignore[arg-type]
+        half = reach(level, count) * magnitudes(std)  # type: ignore[arg-type]
         low, high, method = centre - half, centre + half, NORMAL
     held = ((low <= truth) & (truth <= high))[inside]
     return Coverage(float(held.mean()), level, count, int(held.size), method)
 
 
 def bounds(
-    samples: Images, level: float, weights: Images | None = None
+    samples: ImageArray, level: float, weights: ImageArray | None = None
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Both ends (..., H, W) of the interval of two or more samples (k, ..., H, W), and how they were found.
 
@@ -203,7 +207,7 @@ def bounds(
 
 
 def prepared(
-    recon: Images, reference: Images, data_range: float | None
+    recon: ImageArray, reference: ImageArray, data_range: float | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Both images as `comparable` volumes (S, H, W), and the data range."""
     recon, reference = comparable(recon, reference)
@@ -224,14 +228,14 @@ def prepared(
     return recon.reshape(volume), reference.reshape(volume), top
 
 
-def scaled(recon: Images, reference: Images) -> tuple[float, np.ndarray, np.ndarray, float]:
+def scaled_pair(recon: ImageArray, reference: ImageArray) -> tuple[float, np.ndarray, np.ndarray, float]:
     """The `least_squares_scale`, the scaled reconstruction and the reference (S, H, W), and the data range."""
     image, reference, top = prepared(recon, reference, None)
     scale = least_squares_scale(image, reference)
     return scale, scale * image, reference, top
 
 
-def decibels(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
+def peak_signal_to_noise(recon: np.ndarray, reference: np.ndarray, top: float) -> float:
     """PSNR in dB for the data range ``top``."""
     error = float(np.mean((recon - reference) ** 2))
     return float(10 * np.log10(top**2 / error)) if error > 0 else float("inf")
@@ -252,18 +256,18 @@ def normalised(recon: np.ndarray, reference: np.ndarray) -> float:
     return float(np.sum((recon - reference) ** 2) / np.sum(reference**2))
 
 
-def comparable(*images: Images) -> list[np.ndarray]:
+def comparable(*images: ImageArray) -> list[np.ndarray]:
     """Images as float64 arrays of what metrics compare: values if all are real, magnitudes if any is complex."""
     arrays = [numpy(image) for image in images]
     signed = not any(np.iscomplexobj(array) for array in arrays)
-    return [array.astype(np.float64) if signed else magnitude(array) for array in arrays]
+    return [array.astype(np.float64) if signed else magnitudes(array) for array in arrays]
 
 
-def magnitude(image: Images) -> np.ndarray:
+def magnitudes(image: ImageArray) -> np.ndarray:
     """``|image|`` as a float64 array."""
     return np.abs(numpy(image)).astype(np.float64)
 
 
-def numpy(image: Images) -> np.ndarray:
+def numpy(image: ImageArray) -> np.ndarray:
     """A tensor or an array as an array, on the processor."""
     return image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)

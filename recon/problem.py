@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from operators.base import Linear, Operator
+from operators.krylov import cg
 from operators.per_image import PerImage
 
 from .actions import Actions, core, offered, parts, with_core
 from .errors import ConfigError
+
+NEAR_STEPS = 3  # of conjugate gradients, once a problem: from then on a residual costs one product with A^H A
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +82,10 @@ class Problem:
         x (rows, *domain), as many rows as y.
         """
         if isinstance(self.A, Linear) and self.A.normal_is_cheap:
-            twice = self.A.normal(x) - 2 * self.backprojection
-            difference = (inner64(x, twice) + self._power).clamp_min(0).sqrt()
+            near, pull, power = self._near
+            away = x - near
+            squared = inner64(away, self.A.normal(away) - 2 * pull) + power
+            difference = squared.clamp_min(0).sqrt()
         else:
             difference = norm(self.A.forward(x) - self.y)
         if self.sigma == 0:
@@ -88,9 +93,17 @@ class Problem:
         return difference / (self.sigma * math.sqrt(max(self.measurements, 1)))
 
     @cached_property
-    def _power(self) -> Tensor:
-        """``||y||^2`` (rows,)."""
-        return inner64(self.y, self.y)
+    def _near(self) -> tuple[Tensor, Tensor, Tensor]:
+        """An image z near the data, ``A^H (y - A z)`` and ``||y - A z||^2`` a row.
+
+        ``||A x - y||^2 = <x - z, A^H A (x - z) - 2 A^H (y - A z)> + ||y - A z||^2``. With z = 0 the terms are as
+        large as ``||y||^2`` and cancel to what is left at a solution, which takes float32 all its digits.
+        """
+        A = cast(Linear, self.A)
+        with torch.no_grad():
+            near = cg(A.normal, self.backprojection, steps=NEAR_STEPS, tol=0)
+            left = self.y - A.forward(near)
+            return near, A.adjoint(left), inner64(left, left)
 
     @property
     def measurements(self) -> int:

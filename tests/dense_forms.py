@@ -11,7 +11,7 @@ from worlds import GaussianWorld, dense, flat, unflat
 
 from recon import Problem
 from recon.posteriors import DDNM, DPS, MMPS, DiffPIR, PiGDM, Posterior
-from recon.posteriors.shared.norms import norms
+from recon.posteriors.shared.norms import row_norms
 from recon.state import Estimate
 
 CG: dict[str, Any] = dict(steps=12, tol=0.0)
@@ -49,7 +49,7 @@ class DensePath(Posterior):
             return torch.linalg.pinv(M)
         U, values, Vh = torch.linalg.svd(M, full_matrices=False)
         kept = values > 1e-9
-        gain = norms(self.problem).flatten()[0].expand_as(values) if "cg" in self.kind else values
+        gain = row_norms(self.problem).flatten()[0].expand_as(values) if "cg" in self.kind else values
         share = torch.clamp(s * gain / sy, max=1)
         return Vh.T[:, kept] @ ((share / values)[kept, None] * U.T[kept])
 

@@ -170,7 +170,7 @@ def test_elements_do_not_saturate_and_a_line_does():
 def test_blocks_of_actions_change_nothing(monkeypatch):
     z = random(5, 7, 3, seed=9)
     whole = {name: policy.scores(belief(z)) for name, policy in SCORES.items()}
-    monkeypatch.setattr("recon.posteriors.active.disagreement.BLOCK", 20)
+    monkeypatch.setattr("recon.posteriors.active.disagreement.DIFFERENCES_AT_ONCE", 20)
     for name, policy in SCORES.items():
         torch.testing.assert_close(policy.scores(belief(z)), whole[name], rtol=1e-12, atol=1e-12)
 

@@ -18,7 +18,7 @@ from make_kspace import coil_maps, make_fastmri_file, make_kspace
 from PIL import Image
 
 from recon import io
-from recon.benchmark.sources import Images
+from recon.benchmark.sources import ImageStack
 from recon.errors import InputError, OutputError, ReconError
 from recon.io.images import read_image, read_stack, stack_shape
 from recon.training.views import load_images
@@ -642,7 +642,7 @@ def test_bad_stack_is_refused_by_whoever_reads_one(tmp_path, case, reader):
     read = {
         "the reader": lambda: (stack_shape(path), read_stack(path)),
         "training": lambda: load_images(tmp_path, (path.name,), 99.5),
-        "benchmark": lambda: Images(path),
+        "benchmark": lambda: ImageStack(path),
     }[reader]
     with pytest.raises(ReconError) as caught:
         read()

@@ -239,11 +239,12 @@ def test_a_disk_that_fills_up(tiny, tmp_path, capsys, monkeypatch):
 def test_a_prior_that_is_damaged(tiny, tmp_path, capsys):
     for suffix in (".safetensors", ".json"):
         shutil.copy(tiny.replace(".safetensors", suffix), tmp_path / f"p{suffix}")
-    with open(tmp_path / "p.safetensors", "r+b") as file:
-        file.truncate(100)
-    file = make_fastmri_file(tmp_path / "a.h5")
-    code, error = run(tiny, capsys, tmp_path / "out", "--prior", tmp_path / "p.safetensors", file)
-    assert code == 2 and "sha256" in error
+    file, weights = make_fastmri_file(tmp_path / "a.h5"), (tmp_path / "p.safetensors").read_bytes()
+    changed = weights[:-1] + bytes([weights[-1] ^ 1])
+    for content, said in ((changed, "sha256"), (weights[:100], "cannot be read as safetensors")):
+        (tmp_path / "p.safetensors").write_bytes(content)
+        code, error = run(tiny, capsys, tmp_path / "out", "--prior", tmp_path / "p.safetensors", file)
+        assert code == 2 and said in error and "Copy both files again" in error
 
 
 def test_the_traceback_is_shown_only_when_asked_for(tiny, tmp_path, capsys):

@@ -35,7 +35,7 @@ from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DAPS, DDNM, DDRM, DiffPIR, Posterior, daps
 from recon.posteriors.shared.loops import inner_levels
-from recon.posteriors.shared.norms import norms
+from recon.posteriors.shared.norms import row_norms
 from recon.posteriors.shared.proximal import Proximal
 from recon.solvers import DDIM, DPMpp, Euler, Heun, Renoise
 
@@ -532,7 +532,7 @@ def test_langevin_is_stable_and_has_its_stationary_law(rate):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_norm_is_the_largest_singular_value(name):
     problem = measured(name)
-    found = norms(problem.repeated(3))
+    found = row_norms(problem.repeated(3))
     assert found.shape == (3, *[1] * len(problem.A.domain))
     assert float(found[0]) == pytest.approx(float(torch.linalg.matrix_norm(dense(problem.A), 2)), rel=1e-2)
 

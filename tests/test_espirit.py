@@ -13,7 +13,7 @@ import torch
 
 from operators.coils import rss, simulate_coils
 from operators.errors import OperatorError
-from operators.espirit import automatic_crop, espirit, smoothstep
+from operators.espirit import automatic_crop, espirit, projector, smoothstep
 from operators.fourier import fft2c, ifft2c
 from operators.masks import make_mask
 
@@ -95,6 +95,49 @@ def test_a_batch_is_its_slices():
         alone, value = espirit(slices[i], sets=2)
         torch.testing.assert_close(maps[i], alone, atol=1e-3, rtol=0)
         torch.testing.assert_close(values[i], value, atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.2, 1.0, 3.0])
+@pytest.mark.parametrize("phase", ["coils", "image"])
+def test_noise_leaves_no_choice_to_rounding(sigma, phase, threads):
+    """From a clean slice to noise alone, where all eigenvalues are 1 and any vector would do."""
+    kspace, _, _ = measured(4, (64, 64), sigma)
+    threads(1)
+    maps, values = espirit(kspace, crop=None, phase=phase)
+    for count in (1, 2):
+        threads(count)
+        rounding = 1 + 1e-6 * torch.randn(kspace.shape, generator=torch.Generator().manual_seed(count))
+        for given in (kspace, kspace * rounding):
+            again, others = espirit(given, crop=None, phase=phase)
+            torch.testing.assert_close(again, maps, atol=0.05, rtol=0)
+            torch.testing.assert_close(others, values, atol=1e-4, rtol=0)
+
+
+def test_noise_leaves_no_choice_of_the_second_set_to_rounding():
+    kspace, _, _ = measured(4, (64, 64), 3.0)
+    rounding = 1 + 1e-6 * torch.randn(kspace.shape, generator=torch.Generator().manual_seed(1))
+    maps, others = (espirit(given, crop=None, sets=2)[0] for given in (kspace, kspace * rounding))
+    for a, b in zip(maps, others, strict=True):
+        assert overlap(a, b).min() > 0.99
+
+
+def test_a_kernel_at_the_threshold_counts_in_part():
+    """The weight of a kernel goes from 0 to 1 over a fifth of its power on either side, not in a step."""
+    data = torch.randn(1, 2, 8, 8, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    patches = data.unfold(-2, 2, 1).unfold(-2, 2, 1).permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2)
+    singular = torch.linalg.svdvals(patches)[0]
+    at = float(singular[3] / singular[0])
+    near = (1e-3, at * (1 - 1e-7), at * (1 + 1e-7), 2.0)
+    counts = [projector(data, 2, t).diagonal(dim1=-2, dim2=-1).sum().real.item() for t in near]
+    assert counts[1] == pytest.approx(counts[2], abs=1e-5)
+    assert counts[0] == pytest.approx(8) and 1 < counts[1] < 8 and counts[3] == pytest.approx(0)
 
 
 def test_units_do_not_matter():

@@ -31,6 +31,7 @@ FLOORS = [
     {"walk"},
     {"solvers", "priors", "problem", "networks.unet", "networks.precondition"},
     {"networks.autoencoder", "latent", "restoration"},
+    {"networks.card"},
     {"networks.weights"},
     {"networks.load", "runtime", "inversion"},
     {"posteriors", "networks.diffusers"},
@@ -159,12 +160,6 @@ def test_help_imports_no_torch(code):
 
 # --- names: what each stands for ---------------------------------------------------------------------------
 
-COMMANDS = "a command of the command line has the name of the job that it runs"
-TWO_HOMES: dict[str, str] = dict.fromkeys(
-    ("bench", "benchmark", "calibrate", "check", "inspect", "reconstruct", "restore", "train"), COMMANDS
-)
-"""Public names that two modules define, and why that is harmless."""
-
 
 def test_public_names_exist():
     """Whatever ``__all__`` promises is there."""
@@ -214,9 +209,9 @@ def test_one_name_one_meaning():
         for name, where in homes.items()
         if len(where) > 1 and (name not in helpers or name in imported)
     }
-    wrong = [f"{name}: {', '.join(where)}" for name, where in sorted(twice.items()) if name not in TWO_HOMES]
-    assert not wrong, "defined more than once:\n" + "\n".join(wrong)
-    assert not TWO_HOMES.keys() - twice.keys(), "these have one home by now: take them off TWO_HOMES"
+    assert not twice, "defined more than once:\n" + "\n".join(
+        f"{name}: {twice[name]}" for name in sorted(twice)
+    )
 
 
 # --- registries: one place reads them, a test runs over each -----------------------------------------------
@@ -333,9 +328,9 @@ def test_every_name_of_the_command_line_is_tested():
 
 # --- docstrings and formatting -----------------------------------------------------------------------------
 
-MISSING = 92
+MISSING = 0
 """Public functions, classes and methods without a docstring: never more than this."""
-UNFORMATTED = 32
+UNFORMATTED = 26
 """Lines of the packages that the formatter is told to leave: never more than this."""
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import operators as op
 
 ALL = pytest.mark.parametrize("make", OPERATORS.values(), ids=OPERATORS.keys())
-KINDS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
@@ -54,7 +54,7 @@ def adjoint_matrix(a: op.Linear) -> Tensor:
 
 
 @ALL
-@KINDS
+@PRECISIONS
 def test_keeps_every_law_that_check_measures(make, dtype):
     report = op.check(make(), dtype=dtype)
     assert len(report) >= 12

@@ -6,6 +6,7 @@ import pytest
 import torch
 from make_kspace import coil_maps
 
+import operators as op
 import recon
 from operators.coils import rss
 from operators.fourier import fft2c, ifft2c
@@ -120,6 +121,19 @@ def test_the_cheap_residual_is_the_residual():
     assert one.A.normal_is_cheap
     expected = direct / (2 * one.A.mask.sum() * len(kspace)) ** 0.5
     torch.testing.assert_close(problem.residual(one.start[None])[0].float(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("away", [0.0, 1e-2, 1.0])
+def test_the_cheap_residual_keeps_its_digits_near_the_data(away):
+    """||A x - y|| is a thousandth of ||y||: its square is what is left of terms a million times larger."""
+    A, generator = op.MRI(torch.ones(48), op.simulate_coils(4, (32, 48))), torch.Generator().manual_seed(0)
+    x, off = torch.randn(2, 2, 1, 32, 48, dtype=torch.complex64, generator=generator)
+    y = A(x) + 1e-3 * torch.randn(2, 4, 32, 48, dtype=torch.complex64, generator=generator)
+    x = x + away * 1e-2 * off
+    double = A.to(torch.float64)
+    expected = (double(x.to(torch.complex128)) - y).abs().square().sum((1, 2, 3)).sqrt()
+    found = recon.Problem(A, y, sigma=1.0).residual(x) * (2 * y[0].numel()) ** 0.5
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 def test_nothing_is_invented_where_no_coil_receives():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -21,8 +23,10 @@ from recon.jobs.list import samplers
 from recon.posteriors import DDS, DPS, MMPS, STSL, Active, Ensemble, PiGDM, Posterior, REDDiff
 from recon.posteriors.active.active import Measure
 from recon.problem import refuse_no_numbers
+from recon.registry.objects import make_solver
 from recon.restoration import RDDM, RestorationPrior
 from recon.solvers import DDPM, Euler
+from recon.state import Move, State
 
 ROWS = [pytest.param(row, id=label) for label, row in POSTERIORS.items()]
 
@@ -129,6 +133,39 @@ def test_active_is_refused_before_a_prior_that_starts_by_itself_is_asked(samples
     sampler = Active(DDS(prior), measure=measuring(full), budget=budget)
     with pytest.raises(ConfigError, match=said):
         recon.sample(problem, prior, sampler, DDPM(), steps=5, samples=samples)
+
+
+# --- the seams ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if type(r.values[0].make(untouched, None)).run is Posterior.run]
+)
+def test_the_seams_keep_what_they_promise(row: PosteriorRow):
+    """``denoise`` is pure; who moves the state restarts the solver; ``correct`` keeps the level, shape and dtype."""
+    prior, grid, noise = isotropic((1, 2, 2), 0.7), grids.karras(6, 9.0), recon.noise.Noise(0, (0,), 3)
+    solver = make_solver("sde-dpm++2m" if row.name == "smc" else "dpm++2m")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # some lose their order under a multistep solver
+        sampler = row.make(prior, measured("inpainting").repeated(3))
+        sampler.pair(solver)
+        sampler = sampler.prepared(solver, grid, 3)
+    state = sampler.start(State(9.0 * random(3, 1, 2, 2, seed=6), grid[0]), noise.at(-1))
+    for index, (sigma, target) in enumerate(pairwise(grid)):
+        x, held, memo = state.x.clone(), dict(vars(sampler)), state.memo
+        first, second = (sampler.denoise(state.x, sigma, memo) for _ in range(2))
+        for name in ("x0", "eps", "prior"):
+            assert torch.equal(getattr(first, name), getattr(second, name))
+            assert getattr(first, name).shape == x.shape and getattr(first, name).dtype == x.dtype
+        assert torch.equal(state.x, x) and vars(sampler) == held and state.memo is memo
+        draw = noise.at(index)
+        step = solver.step(lambda x, s, m=memo: sampler.denoise(x, s, m), x, sigma, target, state.past, draw)
+        reached = State(step.mean + step.std * draw(x), target, step.est.x0, state.log_w, step.past, memo)
+        before, state = state, sampler.correct(reached, Move(state, step, solver, sigma, target), draw)
+        assert state.sigma == target and state.x.shape == x.shape and state.x.dtype == x.dtype
+        copied = all(any(torch.equal(mine, theirs) for theirs in reached.x) for mine in state.x)
+        assert copied or state.past == () or target == 0, "it moved the state under the solver"
+        assert torch.equal(before.x, x) and vars(sampler) == held
 
 
 # --- measurements without noise ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from make_kspace import make_fastmri_file
 from make_prior import make_prior
 
+from recon.benchmark import comparison
 from recon.benchmark.curve import run as solver_curve
 from recon.benchmark.curve.points import Point, append_point, read_points
 from recon.benchmark.curve.report import curve_report, fewest, over_cases, points_within
@@ -138,6 +139,23 @@ def test_wrong_names_are_refused(bench, tmp_path, capsys, arguments, said):
 def test_another_name_of_bench_is_offered(capsys):
     assert main(["bench", "curv"]) == 2
     assert '"curve"' in capsys.readouterr().err
+
+
+def test_methods_beside_one_another_on_the_scan(place, capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "CASES", {"4x random": comparison.CASES["4x random"]})
+    monkeypatch.setenv("PATH", "")  # without BART
+    assert main(["bench", "mri", "--data", str(place), "--config", str(place / "tiny.yaml")]) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert "SSIM" in head
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [(cell[2], cell[3]) for cell in cells] == [
+        ("zero-filled", "0"),
+        ("CG-SENSE", "0"),
+        ("recon, one sample", "1 x 10"),
+        ("recon, mean of 16", "16 x 10"),
+        ("recon, mean of 4", "4 x 50"),
+    ]
+    assert all(0 < float(cell[4]) < 60 for cell in cells)
 
 
 def test_at_least_ten_solvers_are_shown():

@@ -158,7 +158,7 @@ class Run:
         else:
             self.tally.elsewhere = len(missing)
             if missing:
-                self.say(f"{len(missing)} cells are being measured by another process.")
+                self.say(f"Cells that another process is measuring: {len(missing)}.")
         return self.tally
 
     def settle(self, key: str, cell: Cell, bar: Any) -> bool:

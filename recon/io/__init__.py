@@ -1,7 +1,8 @@
-"""Files in and out: k-space of several formats, masks and maps, results and pictures."""
+"""Files in and out: k-space of several formats, masks and maps, pictures, results."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -71,14 +72,17 @@ READERS: dict[str, type[Store]] = {
 def open_kspace(path: str | Path) -> KSpaceFile:
     """What the k-space file at ``path`` holds; its slices are read by `KSpaceFile.read_slice`.
 
-    The suffix says the format and the content must agree; a file of unknown suffix is known by its
-    content. Raises `InputError` for whatever cannot be used.
+    The suffix names the format, and the content must agree with it; without a known suffix the content decides.
+    Raises `InputError` for whatever cannot be used.
     """
     return kspace_file(open_store(path, "kspace"))
 
 
 def read_mask(path: str | Path, file: KSpaceFile) -> Tensor:
-    """The sampling mask in a file, (W,) or (H, W) bool, for the k-space of ``file``; raises `InputError`."""
+    """The sampling mask in a file or a picture, (W,) or (H, W) bool, for the k-space of ``file``.
+
+    Raises `InputError` for a file that cannot be used, and for a mask that `as_mask` refuses.
+    """
     if Path(path).suffix.lower() in PICTURES:
         return as_mask(read_array(path).numpy(), file.shape[2:], Path(path))
     store = open_store(path, "mask")
@@ -86,7 +90,10 @@ def read_mask(path: str | Path, file: KSpaceFile) -> Tensor:
 
 
 def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
-    """Sensitivity maps (sets, coils, H, W) in a file, for slice ``index`` of ``file``."""
+    """Sensitivity maps (sets, coils, H, W) complex64 in a file, for slice ``index`` of ``file``.
+
+    Raises `InputError` for a file that cannot be used, and for maps that do not fit or are not finite.
+    """
     store = open_store(path, "maps")
     name = required(store, "maps")
     check_maps(store, store.entries()[name], file.shape)
@@ -94,6 +101,7 @@ def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
 
 
 def required(store: Store, role: str) -> str:
+    """The name under which the file keeps its ``role``; raises `InputError` if it has none."""
     name = store.find(role)
     if name is None:
         raise InputError(
@@ -105,13 +113,17 @@ def required(store: Store, role: str) -> str:
 
 
 def open_store(path: str | Path, role: str) -> Store:
-    """The file at ``path`` as a store of arrays; raises `InputError` where it cannot be."""
+    """The file at ``path`` as a store of arrays; a pair of BART may be named without a suffix. Raises `InputError`."""
     path = Path(path)
-    if not path.exists() and not path.suffix and path.with_name(path.name + ".cfl").exists():
-        path = path.with_name(path.name + ".cfl")
-    if not path.exists():
+    if not path.suffix and not os.path.exists(path) and os.path.exists(f"{path}.cfl"):
+        path = Path(f"{path}.cfl")
+    if not os.path.exists(
+        path
+    ):  # unlike Path.exists also if the name is too long, or a folder may not be read
         raise InputError(
-            f"{path} does not exist.", "There is no file of this name.", "Check the path for a typing error."
+            f"{path} does not exist.",
+            "There is no file of this name, or none that may be seen.",
+            "Check the path for a typing error.",
         )
     if path.is_dir():
         raise InputError(
@@ -149,7 +161,7 @@ def open_store(path: str | Path, role: str) -> Store:
 
 
 def by_content(path: Path, head: bytes) -> type[Store] | None:
-    """The format that the first bytes belong to; HDF5 may start after a block of the user's own."""
+    """The format whose signature the file has, if any; HDF5 may start after a block of the user's own."""
     if head.startswith(b"\x93NUMPY"):
         return NpyStore
     if head.startswith(b"PK"):
@@ -164,8 +176,10 @@ def by_content(path: Path, head: bytes) -> type[Store] | None:
 
 
 def article(kind: type[Store]) -> str:
+    """The name of a format with its article."""
     return ("an " if kind.format[0] in "Hn" else "a ") + kind.format
 
 
 def suffix_of(kind: type[Store]) -> str:
+    """The usual suffix of a format."""
     return next(suffix for suffix, reader in READERS.items() if reader is kind)

@@ -1,4 +1,4 @@
-"""Which samples of a k-space file are used: those measured, thinned by a mask that is named or given."""
+"""Which samples of a k-space file are used: those that were measured, thinned by a mask, named or given."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from operators.masks import MASKS, acceleration, calibration_region, make_mask
 from ..errors import ConfigError, InputError, unknown
 from . import PICTURES, READERS, KSpaceFile, Survey, read_mask
 
-FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
+NEARLY_FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
 
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """``name`` of a mask or the path of one; ``accel`` and ``center`` as in `operators.masks.make_mask`.
+    """``name`` of a mask, or the path of one; ``accel`` and ``center`` as in `operators.masks.make_mask`.
 
-    Without a name and an acceleration all measured samples are used; an acceleration alone means
-    "equispaced-fraction", a name alone acceleration 4.
+    Without a name or an acceleration all measured samples are used; an acceleration alone means
+    "equispaced-fraction", a name alone acceleration 4. Raises `ConfigError` for settings that contradict each other.
     """
 
     name: str | None = None
@@ -37,21 +37,25 @@ class MaskChoice:
                 raise ConfigError(
                     f"The mask {self.name} was given with an acceleration or a centre.",
                     "A mask from a file has its own.",
-                    "Leave --accel and --center away, or name a mask.",
+                    "Leave out --accel and --center, or name a mask.",
                 )
         elif self.name is not None and self.key not in MASKS:
             raise unknown("mask", self.name, MASKS)
         elif self.center is not None and not self.undersamples:
             raise ConfigError(
-                "--center was given without --accel.", "All lines are used then.", "Add --accel 4."
+                "--center was given without --accel.",
+                "Without an acceleration all lines are used.",
+                "Add --accel 4.",
             )
 
     @property
     def key(self) -> str:
+        """The name of the mask as `operators.masks.MASKS` has it."""
         return (self.name or "equispaced-fraction").lower().replace("_", "-")
 
     @property
     def is_file(self) -> bool:
+        """Whether the name is the path of a file, not of a kind of mask."""
         if self.name is None or self.key in MASKS:
             return False
         path = Path(self.name)
@@ -59,29 +63,30 @@ class MaskChoice:
 
     @property
     def undersamples(self) -> bool:
-        """Whether a mask is made, seeded by the name of the file."""
+        """Whether a mask is generated; the name of the file seeds it."""
         return not self.is_file and (self.name is not None or self.accel is not None)
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """``mask`` (H, W) bool, true where k-space is used; ``measured`` (H, W) bool, where there is any."""
+    """``mask`` (H, W) bool, true where k-space is used; ``measured`` (H, W) bool, true where it was measured."""
 
     mask: Tensor
     measured: Tensor
 
     @property
     def simulated(self) -> bool:
-        """Whether samples that were measured are left out, so that the rest is a reference."""
+        """Whether measured samples are left out, so that all of them together give a reference."""
         return bool((self.mask != self.measured).any())
 
     @property
     def whole_columns(self) -> bool:
+        """Whether only whole phase lines are left out."""
         return bool((self.mask == self.mask[:1]).all())
 
     @property
     def accel(self) -> float:
-        """Measured samples over those used; of all samples where none is left out."""
+        """Measured samples over those used; if none is left out, all samples over those measured."""
         if self.simulated:
             return int(self.measured.sum()) / int(self.mask.sum())
         return acceleration(self.mask)
@@ -90,17 +95,19 @@ class Acquisition:
         height, width = self.mask.shape
         if not self.whole_columns:
             return f"{int(self.mask.sum())} of {height} x {width} samples, acceleration {self.accel:.3g}"
-        lines, there = int(self.mask[0].sum()), int(self.measured.any(0).sum())
-        padding = f" ({width - there} more are zero padding)" if self.simulated and there < width else ""
-        total = there if self.simulated else width
+        lines, measured = int(self.mask[0].sum()), int(self.measured.any(0).sum())
+        padding = (
+            f" ({width - measured} more are zero padding)" if self.simulated and measured < width else ""
+        )
+        total = measured if self.simulated else width
         return f"{lines} of {total} lines{padding}, acceleration {self.accel:.3g}"
 
 
 def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition:
-    """What is used of ``file``. A made mask is seeded by the file's name, as fastMRI does.
+    """Which samples of ``file`` are used. A generated mask is seeded by the file's name, as in fastMRI.
 
-    Raises `InputError` or `operators.OperatorError` where nothing is left, where the file is
-    undersampled already, and for an acceleration that its lines do not allow.
+    Raises `InputError` or `operators.OperatorError` if no sample is left, if a mask is to be generated for a
+    file that is undersampled already, and for an acceleration that the number of lines does not allow.
     """
     measured = measured_samples(file, survey)
     shape = (file.height, file.width)
@@ -123,36 +130,36 @@ def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition
 
 
 def measured_samples(file: KSpaceFile, survey: Survey) -> Tensor:
-    """(H, W) bool: where k-space was measured, by what is in it and by the file's own mask."""
+    """(H, W) bool: where k-space was measured, judged by its non-zero samples and the file's own mask."""
     measured = pattern(survey.sampled)
     return measured if file.mask is None else measured & file.mask.expand(file.height, file.width)
 
 
 def pattern(sampled: Tensor) -> Tensor:
-    """(H, W) bool: the measured rows and columns where they are full, else sample by sample."""
+    """(H, W) bool: whole rows and columns if nearly all their samples are non-zero, else sample by sample."""
     box = sampled.any(1)[:, None] & sampled.any(0)[None]
-    return box if int(sampled.sum()) >= FULL * int(box.sum()) else sampled
+    return box if int(sampled.sum()) >= NEARLY_FULL * int(box.sum()) else sampled
 
 
 def refuse_twice(file: KSpaceFile, measured: Tensor) -> None:
-    """A made mask presumes that all lines but an edge of zero padding were measured."""
+    """Raises `InputError` if more than an edge of zero padding is missing, as a generated mask presumes."""
     if has_gaps(measured):
         raise InputError(
             f"{file.path} is undersampled already, by {acceleration(measured):.3g}.",
-            "A further mask would leave an acceleration that nobody asked for.",
-            "Leave --accel and --mask away: its own sampling is then used.",
+            "A further mask would give an acceleration that nobody asked for.",
+            "Leave out --accel and --mask to use its own sampling.",
         )
 
 
 def has_gaps(measured: Tensor) -> bool:
-    """Whether anything but an edge of zero padding is missing."""
+    """Whether more than an edge of zero padding was not measured (H, W)."""
     rows, columns = measured.any(1), measured.any(0)
     gaps = any(bool((~line[line.nonzero()[0] : line.nonzero()[-1] + 1]).any()) for line in (rows, columns))
     return gaps or bool((measured != (rows[:, None] & columns[None])).any())
 
 
 def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int) -> None:
-    """Sensitivity maps are read off patches of ``kernel`` x ``kernel`` samples in the centre."""
+    """Raises `InputError` if the fully sampled centre is smaller than the ``kernel`` of the map estimation."""
     rows, columns = calibration_region(acquisition.mask)
     size = (rows.stop - rows.start, columns.stop - columns.start)
     if min(size) < kernel:

@@ -9,19 +9,19 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import InputError
-from .stores import ArrayInfo, Store
+from .stores import ArrayInfo, Store, refuse_more_than_memory
 from .whole import write_together
 
 READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
 RANK = 16
-LONGEST_HEADER = 2**20  # characters; a real one has some hundred
+LONGEST_HDR = 2**20  # characters; a real one has some hundred
 
 
 def read_cfl(path: str | Path) -> np.ndarray:
     """The array of a pair, mapped read-only, complex64, 16 axes.
 
-    ``path`` is that of either file, or without suffix. Raises `InputError` where one of the two is
-    missing, or their sizes differ.
+    ``path`` is that of either file, or without suffix. Raises `InputError` if one of the two is missing, or
+    the header asks for another size than the data have.
     """
     data, header = pair(path)
     for file in (header, data):
@@ -43,7 +43,7 @@ def read_cfl(path: str | Path) -> np.ndarray:
 
 
 def write_cfl(path: str | Path, array: np.ndarray) -> Path:
-    """Write ``array`` as a pair and return the path of the cfl file; either both appear, or neither."""
+    """Write an array of up to 16 axes as a pair; returns the path of the cfl file. The header is renamed last."""
     data, header = pair(path)
     shape = tuple(array.shape) + (1,) * (RANK - array.ndim)
     dimensions = f"# Dimensions\n{' '.join(map(str, shape))}\n"
@@ -54,9 +54,9 @@ def write_cfl(path: str | Path, array: np.ndarray) -> Path:
 
 @dataclass(frozen=True)
 class CflStore(Store):
-    """k-space with axes (readout, phase, slice, coil), BART's 0 to 3, and slices in axis 13; maps in axis 4.
+    """k-space with axes (readout, phase, slice, coil), BART's 0 to 3, or slices in axis 13; sets of maps in axis 4.
 
-    The readout becomes H and the phase W; where the readout has one sample, axes 1 and 2 are H and W.
+    The readout becomes H and the phase W; if the readout has one sample, axes 1 and 2 are H and W.
     """
 
     format: ClassVar[str] = "BART cfl"
@@ -68,7 +68,9 @@ class CflStore(Store):
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
         with self.reading():
             array = self._slices_first()
-            return np.array(array if index is None else array[index])
+            part = array if index is None else array[index]
+            refuse_more_than_memory(part.shape, part.dtype)
+            return np.array(part)
 
     def _slices_first(self) -> np.ndarray:
         """A view: (slices, coils, H, W) of k-space, (slices, sets, coils, H, W) of maps, (H, W) of a mask."""
@@ -81,7 +83,7 @@ class CflStore(Store):
             more.append(PARTITION)
         if more:
             raise InputError(
-                f"{self.path} has dimensions {trimmed(shape)}, which is no {self.role} of 2-D slices.",
+                f"{self.path} has dimensions {trimmed(shape)}, which is not a {self.role} of 2-D slices.",
                 f"Axis {more[0]} has {shape[more[0]]} entries"
                 + (": maps have sets there, k-space does not." if more[0] == MAPS else "."),
                 "Pick one entry of that axis first: bart slice AXIS INDEX in out.",
@@ -99,7 +101,7 @@ class CflStore(Store):
 
 
 def pair(path: str | Path) -> tuple[Path, Path]:
-    """The cfl and the hdr file that belong together."""
+    """The cfl and the hdr file of a pair."""
     stem = str(path).removesuffix(".cfl").removesuffix(".hdr")
     return Path(stem + ".cfl"), Path(stem + ".hdr")
 
@@ -107,7 +109,7 @@ def pair(path: str | Path) -> tuple[Path, Path]:
 def read_dimensions(header: Path) -> tuple[int, ...]:
     """The line after ``# Dimensions``, 16 sizes; raises `InputError` if there is no such line."""
     with open(header, errors="replace") as file:
-        lines = file.read(LONGEST_HEADER).splitlines()
+        lines = file.read(LONGEST_HDR).splitlines()
     try:
         at = next(i for i, line in enumerate(lines) if line.strip().lower() == "# dimensions")
         shape: tuple[int, ...] = tuple(int(word) for word in lines[at + 1].split())
@@ -123,6 +125,6 @@ def read_dimensions(header: Path) -> tuple[int, ...]:
 
 
 def trimmed(shape: tuple[int, ...]) -> str:
-    """Dimensions as text, without the ones at the end."""
+    """Dimensions as text, without trailing ones."""
     last = max((i for i, n in enumerate(shape) if n > 1), default=0)
     return " ".join(map(str, shape[: last + 1]))

@@ -12,7 +12,7 @@ import numpy as np
 from .stores import ArrayInfo, Store, native, native_dtype, outside, refuse_more_than_memory
 
 HEADER = "ismrmrd_header"
-LONGEST_HEADER = 2**26  # bytes; a real one has some thousand
+LONGEST_XML = 2**26  # bytes; a real one has some thousand
 HOPS = 16  # soft links in a row
 
 
@@ -31,7 +31,7 @@ class HDF5Store(Store):
 
     def entries(self) -> dict[str, ArrayInfo]:
         with self.reading(), h5py.File(self.path, "r") as file:
-            return dict(walk(file))
+            return dict(datasets(file))
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
         with self.reading(), h5py.File(self.path, "r") as file:
@@ -45,20 +45,15 @@ class HDF5Store(Store):
             return None
         with self.reading(), h5py.File(self.path, "r") as file:
             data = self._dataset(file, name)
-            if data.size == 0 or data.dtype.itemsize > LONGEST_HEADER:
+            if data.size == 0 or data.dtype.itemsize > LONGEST_XML:
                 raise ValueError(f"{name} is {data.dtype} of shape {data.shape}")
             value = data[(0,) * data.ndim]
-            return (
-                value.encode()
-                if isinstance(value, str)
-                else bytes(value)
-                if isinstance(value, bytes)
-                else b""
-            )
+            value = value.encode() if isinstance(value, str) else value
+            return bytes(value) if isinstance(value, bytes) else b""
 
     def attributes(self) -> Mapping[str, Any]:
         with self.reading(), h5py.File(self.path, "r") as file:
-            return {key: plain(value) for key, value in file.attrs.items()}
+            return {key: plain_value(value) for key, value in file.attrs.items()}
 
     def _dataset(self, file: h5py.File, name: str) -> h5py.Dataset:
         """The dataset ``name``, if it is in this file with all its numbers; raises `InputError` if it is not."""
@@ -71,7 +66,7 @@ class HDF5Store(Store):
         return found
 
 
-def walk(file: h5py.File) -> Iterator[tuple[str, ArrayInfo]]:
+def datasets(file: h5py.File) -> Iterator[tuple[str, ArrayInfo]]:
     """Every dataset of a file with its path, groups expanded once each; links out of the file are not followed."""
     waiting, seen = [("", file["/"])], set()
     while waiting:
@@ -86,16 +81,15 @@ def walk(file: h5py.File) -> Iterator[tuple[str, ArrayInfo]]:
             elif isinstance(found, h5py.Group):
                 waiting.append((f"{prefix}{name}/", found))
             elif isinstance(found, h5py.Dataset) and found.shape is not None:
-                yield (
-                    prefix + name,
-                    ArrayInfo(tuple(found.shape), native_dtype(found.dtype), stored_outside(found)),
-                )
+                info = ArrayInfo(tuple(found.shape), native_dtype(found.dtype), stored_outside(found))
+                yield prefix + name, info
 
 
 def follow(group: h5py.Group, path: str, hops: int = 0) -> Any:
-    """What ``path`` leads to by links within the file; a sentence's end about where, if it leads out of the file.
+    """The object that ``path`` leads to by links within the file, None if there is none.
 
-    None if nothing is there. Each link is looked at before it is followed, so that no other file is opened.
+    If it leads out of the file: where to, as the end of a sentence. Each link is looked at before it is
+    followed, so that no other file is opened.
     """
     found: Any = group.file["/"] if path.startswith("/") else group
     for part in path.split("/"):
@@ -133,7 +127,7 @@ def stored_outside(found: Any, hops: int = 0) -> str:
     return ""
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """An HDF5 attribute as Python's own number or text."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ def read_array(path: str | Path) -> Tensor:
 
     Raises `InputError` for a file that is missing, damaged, of another format, or not of numbers.
     """
-    path = existing(path)
+    path = require_file(path)
     suffix = path.suffix.lower()
     if suffix not in (".npy", *PICTURES):
         raise InputError(
@@ -69,12 +71,13 @@ def read_image(path: str | Path, measured: bool = False) -> Tensor:
 def read_picture(path: str | Path) -> np.ndarray:
     """(H, W) float32 in 0 to 1; 16-bit gray keeps its depth, and a picture of floats its values.
 
-    Raises `InputError` for what is no picture, damaged, larger than Pillow's limit, or a stack of several.
+    Raises `InputError` for a file that is not a picture, is damaged, is larger than Pillow's limit, or holds
+    several pictures.
     """
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
             deep = picture.mode.startswith("I") or picture.mode == "F"
             array = np.asarray(picture if deep else picture.convert("L"), dtype=np.float32)
@@ -111,7 +114,7 @@ def stack_shape(path: str | Path) -> tuple[int, int, int]:
 
     Raises `InputError` for a file that is missing or damaged, and for one without such a stack of real images.
     """
-    store = NpzStore(existing(path))
+    store = NpzStore(require_file(path))
     entries = store.entries()
     if STACK not in entries:
         raise InputError(
@@ -129,15 +132,19 @@ def stack_shape(path: str | Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def existing(path: str | Path) -> Path:
-    """The path of a file; raises `InputError` if there is none."""
-    if not Path(path).is_file():
+def require_file(path: str | Path) -> Path:
+    """The path of a file; raises `InputError` for a folder, and if there is no file."""
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder.", "One array or picture is needed.", "Name a file in it.")
+    if not os.path.isfile(path):  # unlike Path.is_file also if the name is too long
         raise InputError(f"{path} does not exist.", "There is no file of this name.", "Check the path.")
     return Path(path)
 
 
 def save_picture(file: Any, image: Tensor) -> None:
-    """Magnitude from black at 0 to white at the largest of 1 and its 99.9th percentile, 8 bits."""
+    """Write the magnitude of an image (H, W) as an 8-bit PNG: black at 0, white at 1, or at its 99.9th percentile
+    if that is larger.
+    """
     from PIL import Image
 
     gray = image.abs() if image.is_complex() else image

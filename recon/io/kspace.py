@@ -35,11 +35,12 @@ class KSpaceSlice:
 
 @dataclass(frozen=True, eq=False)
 class KSpaceFile:
-    """What a k-space file holds; nothing of size is read before `read_slice`.
+    """What a k-space file holds; no large array is read before `read_slice`.
 
     ``shape`` is (slices, coils, H, W), H along the readout; ``crop`` (h, w) the size of the image
-    that the header asks for, cut from the centre; ``acquired`` the range of phase lines that were
-    measured, the rest is zero padding; ``reference`` and ``maps`` name the arrays, if any.
+    that the header asks for, cut from the centre; ``acquired`` the range [first, last) of the phase lines
+    that were measured, the rest is zero padding; ``name``, ``reference`` and ``maps`` name arrays of ``store``;
+    ``notes`` are sentences about what is unusual.
     """
 
     path: Path
@@ -58,18 +59,22 @@ class KSpaceFile:
 
     @property
     def slices(self) -> int:
+        """Number of slices."""
         return self.shape[0]
 
     @property
     def coils(self) -> int:
+        """Number of receive coils."""
         return self.shape[1]
 
     @property
     def height(self) -> int:
+        """Samples along the readout."""
         return self.shape[2]
 
     @property
     def width(self) -> int:
+        """Phase lines, zero padding included."""
         return self.shape[3]
 
     @property
@@ -78,7 +83,7 @@ class KSpaceFile:
         return self.height / self.crop[0]
 
     def read_slice(self, index: int) -> KSpaceSlice:
-        """Slice ``index``; raises `InputError` where the file is damaged there."""
+        """Slice ``index``, from 0; raises `InputError` if there is none, or the file is damaged there."""
         if not 0 <= index < self.slices:
             raise InputError(
                 f"{self.path} has no slice {index}.",
@@ -104,8 +109,8 @@ class KSpaceFile:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What a look at every sample found: ``peak`` |k|, ``sampled`` (H, W) bool, true where any slice or
-    coil is not zero, and a ``fingerprint`` of the data."""
+    """What `survey` found: the ``peak`` of |k|, ``sampled`` (H, W) bool, true where any slice or coil is not
+    zero, and a ``fingerprint`` of the data."""
 
     peak: float
     sampled: Tensor
@@ -113,10 +118,10 @@ class Survey:
 
 
 def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> Survey:
-    """Look at every sample, a slice at a time, before any work is done with the file.
+    """Look at every sample, one slice at a time, before any work is done with the file.
 
-    Raises `InputError` for a NaN or infinite sample and for a slice of zeros. ``progress`` is told
-    how many slices are behind.
+    Raises `InputError` for a NaN or infinite sample and for a slice of zeros. ``progress`` is called with
+    the number of slices done.
     """
     peak, digest = 0.0, hashlib.blake2b(digest_size=16)
     sampled = torch.zeros(file.height, file.width, dtype=torch.bool)
@@ -134,7 +139,7 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
         if top == 0:
             raise InputError(
                 f"{file.path}: slice {index} of k-space is all zeros.",
-                "Nothing was measured there, so there is nothing to reconstruct.",
+                "Nothing was measured in it, so there is nothing to reconstruct.",
                 "Write the file again from the raw data, or leave this slice out.",
             )
         peak = max(peak, top)
@@ -146,10 +151,10 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
 
 
 def kspace_file(store: Store) -> KSpaceFile:
-    """Read names, shapes, header and mask of ``store`` and check that they fit together.
+    """The k-space file in ``store``: names, shapes, header and mask, checked to fit together.
 
-    Raises `InputError` for k-space that is missing, empty, real, or without a coil axis, and for a
-    mask or maps that do not fit it.
+    Raises `InputError` for k-space that is missing, empty, real, or without a coil axis, for a mask or
+    maps that do not fit it, and for arrays that lie in another file.
     """
     entries = store.entries()
     name = store.find("kspace")
@@ -184,7 +189,7 @@ def kspace_file(store: Store) -> KSpaceFile:
 
 
 def kspace_shape(store: Store, entry: ArrayInfo) -> tuple[int, int, int, int]:
-    """(slices, coils, H, W) of a stored k-space."""
+    """(slices, coils, H, W) of a stored k-space; raises `InputError` for what cannot be one."""
     shape = entry.shape
     wanted = "(slices, coils, H, W), or " + (
         "(slices, H, W) for a single coil" if store.axes == "slices" else "(coils, H, W) for a single slice"
@@ -192,7 +197,7 @@ def kspace_shape(store: Store, entry: ArrayInfo) -> tuple[int, int, int, int]:
     if 0 in shape or not shape:
         raise InputError(
             f"{store.path}: k-space is empty, its shape is {shape}.",
-            "There is not one sample in it.",
+            "It has no samples.",
             f"Write the file again with samples of shape {wanted}.",
         )
     if entry.dtype.kind != "c":
@@ -207,7 +212,7 @@ def kspace_shape(store: Store, entry: ArrayInfo) -> tuple[int, int, int, int]:
     if len(shape) not in (3, 4):
         raise InputError(
             f"{store.path}: k-space of shape {shape} has {len(shape)} axes.",
-            "The axis of the coils is missing." if len(shape) == 2 else f"What is read is {wanted}.",
+            "The axis of the coils is missing." if len(shape) == 2 else f"It should be {wanted}.",
             f"Store it as {wanted}" + (": k[None] adds the axis." if len(shape) == 2 else "."),
         )
     if len(shape) == 3:
@@ -274,7 +279,7 @@ def as_mask(array: np.ndarray, size: tuple[int, ...], path: Path) -> Tensor:
     if lean.dtype.kind not in "buif" or not np.isfinite(lean).all():
         raise InputError(
             f"{path}: the mask holds {lean.dtype} values that are not yes or no.",
-            "A mask is true, or 1, where k-space was measured, and false, or 0, elsewhere.",
+            "A mask is true (1) where k-space was measured and false (0) elsewhere.",
             "Store it as bool.",
         )
     between = lean[(lean != 0) & (lean != 1)]
@@ -288,13 +293,14 @@ def as_mask(array: np.ndarray, size: tuple[int, ...], path: Path) -> Tensor:
     if not mask.any():
         raise InputError(
             f"{path}: the mask keeps nothing.",
-            "It is false everywhere, so no sample is left.",
+            "It is zero everywhere, so no sample is left.",
             "Give a mask that is true where k-space was measured.",
         )
     return mask
 
 
 def find_maps(store: Store, entries: Mapping[str, ArrayInfo], shape: tuple[int, ...]) -> str | None:
+    """The name of the sensitivity maps beside the k-space, checked to fit ``shape``; None if there are none."""
     name = store.find("maps")
     if name is not None:
         check_maps(store, entries[name], shape)
@@ -302,7 +308,7 @@ def find_maps(store: Store, entries: Mapping[str, ArrayInfo], shape: tuple[int, 
 
 
 def check_maps(store: Store, entry: ArrayInfo, shape: tuple[int, ...]) -> None:
-    """Whether maps fit k-space of ``shape``; raises `InputError` where they do not."""
+    """Raises `InputError` for maps that do not fit k-space of ``shape`` (slices, coils, H, W), or are not complex."""
     found, slices = entry.shape, shape[0]
     fits = found[-3:] == shape[1:] and (len(found) in (3, 4) or (len(found) == 5 and found[0] == slices))
     if not fits or entry.dtype.kind != "c":
@@ -310,15 +316,15 @@ def check_maps(store: Store, entry: ArrayInfo, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"{store.path}: sensitivity maps of shape {found} ({entry.dtype}) do not fit this k-space.",
             f"It has {slices} slices and {coils} coils of {height} x {width}: these are another file's maps.",
-            f"Give complex maps ([sets,] {coils}, {height}, {width}), or none: they are then estimated.",
+            f"Give complex maps ([sets,] {coils}, {height}, {width}), or none to have them estimated.",
         )
 
 
 def maps_of_slice(store: Store, name: str, file: KSpaceFile, index: int) -> Tensor:
-    """Maps (sets, coils, H, W) of one slice.
+    """Maps (sets, coils, H, W) complex64 of one slice; raises `InputError` for NaN and infinity.
 
-    Four axes are (slices, coils, H, W) where the first one counts the slices of a file of several,
-    else (sets, coils, H, W), shared by all slices.
+    Four axes are (slices, coils, H, W) if the file has several slices and the first axis is as long, else
+    (sets, coils, H, W), shared by all slices.
     """
     shape = store.entries()[name].shape
     each = len(shape) == 5 or (len(shape) == 4 and file.slices > 1 and shape[0] == file.slices)
@@ -328,26 +334,27 @@ def maps_of_slice(store: Store, name: str, file: KSpaceFile, index: int) -> Tens
         raise InputError(
             f"{store.path}: the sensitivity maps of slice {index} have NaN or infinite values.",
             "One such value spoils the whole image.",
-            "Compute the maps again, or leave them out: they are then estimated.",
+            "Compute the maps again, or leave them out to have them estimated.",
         )
     return maps
 
 
 def as_tensor(array: np.ndarray, dtype: Any) -> Tensor:
+    """A contiguous tensor of that dtype; always a copy."""
     return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
 
 def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The central (h, w) of (..., H, W); the zero position H//2 stays the centre h//2."""
+    """The central (h, w) of (..., H, W): position H//2 becomes h//2."""
     top, left = (n // 2 - m // 2 for n, m in zip(image.shape[-2:], size, strict=True))
     return image[..., top : top + size[0], left : left + size[1]]
 
 
 def crop_readout(kspace: Tensor, height: int) -> Tensor:
-    """k-space (..., H, W) of the central ``height`` rows of the image: removes readout oversampling.
+    """k-space (..., height, W) of the central ``height`` rows of the image of k-space (..., H, W).
 
-    The readout is fully sampled, so this loses only rows that the header crops away anyway, and
-    keeps white noise white. Not for masks (H, W) that leave samples of a readout out.
+    This removes readout oversampling. The readout is fully sampled, so only rows are lost that the header
+    crops away anyway, and white noise stays white. Not for masks (H, W) that leave out samples of a readout.
     """
     rows = torch.fft.ifft(torch.fft.ifftshift(kspace, dim=-2), dim=-2, norm="ortho")
     rows = center_crop(torch.fft.fftshift(rows, dim=-2), (height, kspace.shape[-1]))

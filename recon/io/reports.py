@@ -1,4 +1,4 @@
-"""What the reports of different jobs share: colours and label positions of figures, Markdown tables, JSON."""
+"""What the reports of different jobs share: colours and label positions of figures, Markdown, numbers as text, JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 INK, GRID = "#222222", "#dddddd"
+DASH = "–"
 
 
 def unique(values: Iterable[Any]) -> list[Any]:
@@ -19,6 +20,20 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, the head first."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def number_text(value: float | None, form: str = ".2f") -> str:
+    """``value`` in ``form``; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return format(value, form)
+
+
+def percent_text(share: float | None, form: str = ".1f") -> str:
+    """A share in percent; a dash where there is none."""
+    return DASH if share is None else f"{number_text(100 * share, form)} %"
 
 
 def moved_apart(heights: Sequence[float], low: float, top: float, gap: float) -> list[float]:

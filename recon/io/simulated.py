@@ -1,4 +1,4 @@
-"""Measurements made of known images: by any operator, or as k-space of eight coils. The truth is known without noise."""
+"""Measurements simulated from known images: by any operator, or as k-space of eight coils."""
 
 from __future__ import annotations
 

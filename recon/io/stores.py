@@ -19,8 +19,8 @@ NAMES = {
     "mask": ("mask",),
     "maps": ("sensitivity_maps", "maps", "sens_maps", "mps"),
 }
-PARTS = (("r", "i"), ("real", "imag"))
-LISTED = 12  # names that a message lists
+PAIR_NAMES = (("r", "i"), ("real", "imag"))
+MOST_LISTED = 12  # names in one message
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,10 @@ class Store:
 
     def contents(self) -> str:
         """The names of all arrays, for a message."""
-        entries = self.entries().items()
-        return (
-            listed([f"{name} ({info.outside})" if info.outside else name for name, info in entries])
-            or "nothing"
-        )
+        names = [
+            f"{name} ({info.outside})" if info.outside else name for name, info in self.entries().items()
+        ]
+        return listed(names) or "nothing"
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -129,12 +128,11 @@ def refuse_more_than_memory(shape: Iterable[int], dtype: np.dtype) -> None:
 def native_dtype(dtype: np.dtype) -> np.dtype:
     """What `native` makes of an array of ``dtype``."""
     names = dtype.names or ()
-    if names in PARTS and dtype[0] == dtype[1] and dtype[0].kind == "f" and dtype[0].itemsize in (4, 8):
+    if names in PAIR_NAMES and dtype[0] == dtype[1] and dtype[0].kind == "f" and dtype[0].itemsize in (4, 8):
         return np.dtype(f"c{2 * dtype[0].itemsize}")
-    if dtype.kind in "fc" and dtype.itemsize > (
-        16 if dtype.kind == "c" else 8
-    ):  # longer than double precision
-        return np.dtype(complex if dtype.kind == "c" else float)
+    double = {"f": np.dtype(float), "c": np.dtype(complex)}.get(dtype.kind)
+    if double is not None and dtype.itemsize > double.itemsize:  # torch has nothing longer
+        return double
     return dtype.newbyteorder("=")
 
 
@@ -173,5 +171,5 @@ def outside(path: Path, name: str, where: str) -> InputError:
 def listed(names: Iterable[str]) -> str:
     """The first dozen of ``names``, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more

@@ -24,7 +24,7 @@ from ..io import (
     survey,
 )
 from ..io.lock import refuse_busy
-from ..io.outcome import Failure, Outcome, explained
+from ..io.outcome import Failure, Outcome
 from ..io.results import part_of
 from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
@@ -58,7 +58,7 @@ def reconstruct(
     outcome = Outcome()
 
     def failed(path: Path, error: Exception) -> None:
-        outcome.failures.append(Failure(path, error))
+        outcome.failed(path, error)
         fail(outcome.failures[-1])
 
     prior = prepared_prior(settings)
@@ -105,7 +105,7 @@ def plan_files(
                 refuse_busy(target)
                 plans.append(replace(plan, done=is_done(target, plan.config, plan.source, overwrite)))
             except Exception as error:
-                failed(path, explained(error, path))
+                failed(path, error)
             bar.update()
     return plans
 
@@ -137,7 +137,7 @@ def reconstruct_files(
                 outcome.done.append(plan.target)
                 outcome.fresh.append(plan.target)
             except Exception as error:
-                failed(path, explained(error, path))
+                failed(path, error)
 
 
 def reconstruct_file(

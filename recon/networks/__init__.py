@@ -1,1 +1,1 @@
-"""Networks that a prior may be made of."""
+"""Networks that priors are made of, and their weights on disk."""

@@ -1,4 +1,4 @@
-"""A small convolutional autoencoder of images, fully convolutional: latents of a quarter of the size each way."""
+"""A small, fully convolutional autoencoder of images; by default latents have a quarter of the height and width."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .unet import unit_pixels
 
 
 class Residual(nn.Module):
-    """``x + W2 silu(W1 n(x))``, ``n`` each pixel's channels over their root mean square; ``W2`` starts at zero."""
+    """``x + W2 silu(W1 n(x))``, where `unit_pixels` is ``n``; ``W2`` starts at zero."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -22,16 +22,18 @@ class Residual(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) to the same shape."""
         return x + self.conv2(F.silu(self.conv1(unit_pixels(x))))
 
 
 class Autoencoder(nn.Module):
     """``encode``: (B, channels, H, W) real to latents (B, latents, H/f, W/f); ``decode``: back.
 
-    A variational autoencoder with a weak prior on its latents, as Rombach et al. (High-Resolution Image
+    A variational autoencoder with a weak prior on its latents, as in Rombach et al. (High-Resolution Image
     Synthesis with Latent Diffusion Models, CVPR 2022, section 3.1), small and without attention. The
-    first level works on 2 x 2 pixels folded into channels, each next one on half the size;
-    ``blocks`` residual blocks a level, in the encoder and in the decoder. ``f = factor = 2^levels``.
+    first level works on 2 x 2 pixels folded into channels, each further level on half the size.
+    ``widths`` are the channels of each level, ``encoder_blocks`` and ``decoder_blocks`` its residual blocks;
+    ``f = factor = 2^levels``.
     """
 
     def __init__(
@@ -74,14 +76,15 @@ class Autoencoder(nn.Module):
         return mean, log_variance.clamp(-20, 10)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The mean of ``q(z | x)``. H and W are multiples of ``factor``."""
+        """The mean of ``q(z | x)``: (B, channels, H, W), H and W multiples of ``factor``, to (B, latents, H/f, W/f)."""
         return self.moments(x)[0]
 
     def decode(self, z: Tensor) -> Tensor:
+        """(B, latents, h, w) to images (B, channels, f h, f w)."""
         return self.decoder(z.contiguous(memory_format=torch.channels_last))
 
     def loss(self, x: Tensor, noise: Tensor, kl: float) -> Tensor:
-        """``|decode(m + s noise) - x|^2 + kl KL(q(z | x) || N(0, I))``, each a mean over its elements: (B,)."""
+        """``|decode(m + s noise) - x|^2 + kl KL(q(z | x) || N(0, I))``, each term a mean over its elements: (B,)."""
         mean, log_variance = self.moments(x)
         miss = (self.decode(mean + (log_variance / 2).exp() * noise) - x).square()
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance) / 2

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..latent import LatentPrior
 from ..priors import discrete_label, from_eps, from_v, from_x0
 
-PARTS = ("vae", "unet", "scheduler")
+FOLDERS = ("vae", "unet", "scheduler")
 PREDICTS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 
 
@@ -28,11 +28,11 @@ def load_latent(folder: str | Path) -> LatentPrior:
     """
     library = installed()
     folder = Path(folder)
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    missing = [part for part in FOLDERS if not (folder / part).is_dir()]
     if missing:
         raise ConfigError(
             f"{folder} has no {' and no '.join(missing)}.",
-            f"A latent prior of diffusers is a folder with {', '.join(PARTS)} inside.",
+            f"A latent prior of diffusers is a folder with {', '.join(FOLDERS)} inside.",
             "Write each part there with its save_pretrained.",
         )
     vae = read_network(library.AutoencoderKL, folder / "vae")

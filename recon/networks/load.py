@@ -1,4 +1,4 @@
-"""Priors from disk: safetensors beside a JSON card; by the name they ship under, or by path."""
+"""Priors from disk, by the name they ship under or by path: weights as safetensors, with a JSON card beside them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ..errors import ConfigError, nearest
 from ..latent import LatentPrior
 from ..priors import Prior, as_complex
 from .autoencoder import Autoencoder
+from .card import read_card
 from .precondition import Preconditioned
-from .weights import AUTOENCODER, make_network, pickled, read_card, read_tensors
+from .weights import AUTOENCODER, checkpoint_error, make_network, read_tensors
 
 WEIGHTS = resources.files("recon") / "weights"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -71,9 +72,9 @@ def load_network(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 
 
 class Latents(nn.Module):
-    """An autoencoder whose latents have mean 0 and variance 1 a channel: ``encode(x) = (E(x) - m) / s``.
+    """An autoencoder with latents of mean 0 and variance 1 per channel: ``encode(x) = (E(x) - m) / s``.
 
-    x (B, channels of the image, H, W) real to (B, channels, H/f, W/f) and back, f = ``factor``.
+    Images (B, C, H, W) real to latents (B, channels, H/f, W/f) and back, f = ``factor``; m and s are from the card.
     """
 
     mean: Tensor
@@ -88,9 +89,11 @@ class Latents(nn.Module):
             self.register_buffer(name, torch.tensor(card[f"latent_{name}"]).view(-1, 1, 1), False)
 
     def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to standardised latents (B, channels, H/f, W/f)."""
         return (self.network.encode(x) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:
+        """Standardised latents (B, channels, h, w) to images (B, C, f h, f w)."""
         return self.network.decode(z * self.std + self.mean)
 
 
@@ -115,7 +118,7 @@ def load_autoencoder(name: str | Path) -> Latents:
 def latent_prior(
     denoise: Prior, model: Preconditioned, latents: Latents, complex_images: bool
 ) -> LatentPrior:
-    """Latents of one image: (channels, H/f, W/f); of complex images (sets, channels, H/f, W/f), each set by itself."""
+    """The prior of a denoiser of latents (channels, H/f, W/f); of complex images each set has latents of its own."""
 
     def encode(image: Tensor) -> Tensor:
         if not complex_images:
@@ -151,7 +154,7 @@ def find_card(name: str | Path) -> Path:
             )
         return card
     if path.suffix.lower() in PICKLES:
-        raise pickled(path)
+        raise checkpoint_error(path)
     if str(name) not in shipped():
         raise ConfigError(
             f'There is no prior named "{name}".',
@@ -162,4 +165,4 @@ def find_card(name: str | Path) -> Path:
 
 
 PRIORS = {name: partial(load_prior, name) for name in shipped()}
-"""Constructors of the priors that ship with the package."""
+"""The priors that ship with the package: name -> a function that loads it."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 class Block(nn.Module):
     """Residual block ``x + W2 silu(s(c) * W1 n(x) + t(c))``; ``s``, ``t`` come from the noise level.
 
-    ``n`` makes the channels of each pixel of unit mean square: no statistics over pixels, which would
+    ``n`` scales the channels of each pixel to unit mean square. It takes no statistics over pixels, which would
     differ between a training crop and a full image. ``W2`` starts at zero.
     """
 
@@ -27,6 +27,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.condition.weight)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x (B, width, H, W) and the embedding of its noise level (B, embedding) to the shape of x."""
         scale, shift = self.condition(embedding)[:, :, None, None].chunk(2, dim=1)
         return x + self.conv2(F.silu(self.conv1(unit_pixels(x)) * (1 + scale) + shift))
 
@@ -34,9 +35,10 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """``F(x, c)``: x (B, channels, H, W) real, c (B,) a noise label, or (1,) for all rows; returns the shape of x.
 
-    The first level works on ``patch`` x ``patch`` pixels folded into channels, which buys four times
-    the width at equal cost. ``blocks`` residual blocks a level, on the way down and up again;
-    additive skips. H and W may be any size: the input is padded by reflection and cropped back.
+    The first level works on ``patch`` x ``patch`` pixels folded into channels, which allows ``patch^2`` times as
+    many channels at equal cost. ``widths`` are the channels of each level, with ``blocks`` residual blocks each on the
+    way down and up again; skip connections are added. ``embedding`` features, an even number, encode the noise
+    label. H and W may be any size: the input is padded by reflection and cropped back.
     """
 
     frequencies: Tensor
@@ -74,6 +76,7 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """x (B, channels, H, W) and noise labels (B,) to the shape of x."""
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)
         angle = label[:, None] * self.frequencies
@@ -94,12 +97,12 @@ class UNet(nn.Module):
 
 
 def unit_pixels(x: Tensor) -> Tensor:
-    """``x / rms`` over the channels of each pixel (B, C, H, W)."""
+    """x (B, C, H, W) over the root mean square of each pixel's channels."""
     return F.rms_norm(x.movedim(1, -1), (x.shape[1],), eps=1e-4).movedim(-1, 1)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (..., H, W) at the end to multiples of ``multiple``: by reflection where it is long enough."""
+    """Pad (B, C, H, W) at the end to multiples of ``multiple``, by reflection or, if it is too small, the last pixel."""
     height, width = x.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if bottom == 0 and right == 0:

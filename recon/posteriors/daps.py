@@ -18,7 +18,7 @@ from ..solvers.base import Solver
 from ..state import State
 from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
-from .shared.norms import norms
+from .shared.norms import row_norms
 from .shared.proximal import Proximal, refuse_no_steps
 
 
@@ -100,7 +100,7 @@ class DAPS(OwnLoop):
         if self.kernel == "gaussian":
             self.fit = Proximal(problem, self.steps, self.tol)
         elif self.step_size is None:
-            self.norm_squared = norms(problem).square()
+            self.norm_squared = row_norms(problem).square()
 
     def pair(self, solver: Solver) -> None:
         """Refuses solvers with noise, and of an order that ``ode_steps`` do not reach."""

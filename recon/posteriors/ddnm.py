@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
-from .shared.norms import norms
+from .shared.norms import row_norms
 from .shared.proximal import Proximal, refuse_no_steps
 
 
@@ -67,7 +67,7 @@ class DDNM(Posterior):
         self.fit = Proximal(problem, self.steps, self.tol, self.cutoff, svd=self.svd, dense=True)
         self.noisy = problem.sigma > 0 and self.plus is not False
         if self.noisy:
-            self.gain = norms(problem) if self.fit.svd is None else self.fit.s
+            self.gain = row_norms(problem) if self.fit.svd is None else self.fit.s
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
         """The prior's image with ``L`` of its misfit removed; one network call."""

@@ -17,7 +17,7 @@ from ..solvers.base import Solver
 from ..state import State
 from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
-from .shared.norms import norms
+from .shared.norms import row_norms
 from .shared.proximal import Proximal, refuse_no_steps
 
 WEIGHTINGS: dict[str, Callable[[float], float]] = {
@@ -111,7 +111,7 @@ class REDDiff(OwnLoop):
             self.fit = Proximal(problem, self.steps, self.tol)
         v = self.obs_weight
         if v is None:
-            v = 1 / norms(problem).square().clamp_min(1e-30) if A.linear else 1.0
+            v = 1 / row_norms(problem).square().clamp_min(1e-30) if A.linear else 1.0
         pixels = math.prod(A.domain) * (2 if A.complex_domain else 1)
         self.pull = v / (problem.measurements if self.legacy_mean else 1)
         self.push = self.weight / (pixels if self.legacy_mean else 1)

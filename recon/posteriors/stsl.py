@@ -22,7 +22,7 @@ from ..solvers.base import Solver
 from ..state import Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, with_pullback
-from .shared.norms import norms
+from .shared.norms import row_norms
 
 TRACE_WEIGHTS = ("paper", "bound")
 PROBE_LAWS = ("gaussian", "rademacher")
@@ -123,7 +123,7 @@ class STSL(Posterior):
                     'trace_weight="bound" weighs by the norm of the operator.',
                     'Use trace_weight="paper".',
                 )
-            self.norm_squared = norms(problem).square()
+            self.norm_squared = row_norms(problem).square()
 
     def pair(self, solver: Solver) -> None:
         """Refuses solvers that start with Runge-Kutta steps; warns where a multistep one loses its order."""

@@ -195,7 +195,7 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
 
 
 def refuse_types(kind: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
-    """Raises `ConfigError` for an option that is not of the type in the signature of ``kind``: text for a tensor, say."""
+    """Raises `ConfigError` for an option that is not of the type in the signature of ``kind``."""
     signature = inspect.signature(kind).parameters
     for key, value in options.items():
         allowed = [word for word in str(signature[key].annotation).split(" | ") if word in TYPES]

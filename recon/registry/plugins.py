@@ -22,7 +22,8 @@ def load_plugin(path: str | Path) -> str:
     if path.suffix != ".py":
         raise ConfigError(f"The plugin {path} is not a .py file.", "A plugin is a Python file.", INSTALLED)
     if not path.is_file():
-        raise ConfigError(f"The plugin {path} does not exist.", "A plugin is a Python file.", INSTALLED)
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(f"The plugin {path} {what}.", "A plugin is a Python file.", INSTALLED)
     imported = sys.modules.get(name)
     if imported is not None and getattr(imported, "__file__", None) != str(path.resolve()):
         raise ConfigError(

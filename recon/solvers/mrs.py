@@ -10,8 +10,8 @@ from ..state import Step
 from .adams import DPMpp, ExponentialAdams
 from .base import Solver
 
-MRS_KINDS = ("sde", "ode")
-MRS_RULES = ("exact", "official")
+EQUATIONS = ("sde", "ode")
+MR_RULES = ("exact", "official")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MRSampler(Solver):
     reference = "Li et al. 2025 (MR Sampler)"
 
     def __post_init__(self):
-        for name, known in (("kind", MRS_KINDS), ("rule", MRS_RULES)):
+        for name, known in (("kind", EQUATIONS), ("rule", MR_RULES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}.", f"It is one of {', '.join(known)}.")
         if not 1 <= self.nodes <= 3:

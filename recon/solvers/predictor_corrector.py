@@ -109,7 +109,7 @@ class PredictorCorrector(Solver):
 
     def ratio(self, noise: Tensor, eps: Tensor) -> Tensor:
         """``|z| / |eps|`` (rows, 1, ...); 0, no step, where eps is 0."""
-        above, below = row_norms(noise), row_norms(eps)
+        above, below = lengths(noise), lengths(eps)
         if self.batch_norms:
             above, below = above.mean(0, keepdim=True), below.mean(0, keepdim=True)
         return above / below.masked_fill(below == 0, math.inf)
@@ -137,7 +137,7 @@ class PredictorCorrector(Solver):
         return (push, pull / 2, 0.0) if self.predictor == "flow" else (push, pull, std)
 
 
-def row_norms(x: Tensor) -> Tensor:
+def lengths(x: Tensor) -> Tensor:
     """Euclidean norm of every row, in the shape (rows, 1, ...)."""
     parts = torch.view_as_real(x) if x.is_complex() else x
     return torch.linalg.vector_norm(parts.flatten(1), dim=1).reshape(-1, *[1] * (x.ndim - 1))

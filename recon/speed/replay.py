@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from operators.base import Linear
-from operators.spectral import KINDS, Spectral
+from operators.spectral import DECOMPOSITIONS, Spectral
 
 from ..noise import Noise
 
@@ -111,11 +111,11 @@ def operators_recorded(kind: type[Linear]) -> Iterator[CallLog]:
         names = ("coordinates", "image", "measured")
         return found and replace(found, **{n: log.counted(n, getattr(found, n), found) for n in names})
 
-    decompose = KINDS[kind]
+    decompose = DECOMPOSITIONS[kind]
     with ExitStack() as stack:
         for name in METHODS:
             stack.enter_context(patch.object(kind, name, method(name)))
-        stack.enter_context(patch.dict(KINDS, {kind: decomposed}))
+        stack.enter_context(patch.dict(DECOMPOSITIONS, {kind: decomposed}))
         yield log
 
 

@@ -17,7 +17,7 @@ from ..solvers import SOLVERS, Solver
 from ..walk import walk
 from .timing import Timed, interleaved
 
-SIZE, STEPS, BAR = 320, 20, 0.5  # pixels, steps of a walk, milliseconds a step
+SIZE, STEPS, BAR = 320, 20, 0.5  # pixels, steps of a walk, milliseconds per step
 STATE_DTYPES = {"complex64": torch.complex64, "float32": torch.float32}
 
 

@@ -78,7 +78,7 @@ def fbp(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
             "Use it with operators.CT.",
         )
     y = scene.problem.y / factor
-    return timed(lambda: core.apart(plain.fbp, y) if isinstance(core, Complexified) else plain.fbp(y))
+    return timed(lambda: core.on_both_parts(plain.fbp, y) if isinstance(core, Complexified) else plain.fbp(y))
 
 
 def tv(

@@ -27,7 +27,7 @@ from torch import Tensor
 from operators.base import Identity, Linear
 from operators.complexify import Complexified
 from operators.mri import MRI
-from operators.physics import from_two_channels, in_precision, two_channels
+from operators.physics import from_two_channels, to_precision, two_channels
 from operators.pixels import Inpainting
 
 from ...errors import ConfigError
@@ -213,7 +213,7 @@ def drawn(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         seconds = time.monotonic() - started
-    x = in_precision(from_two_channels(channels, *job.denoiser.kind), scene.start.dtype)
+    x = to_precision(from_two_channels(channels, *job.denoiser.kind), scene.start.dtype)
     notes: dict[str, float | str] = {
         name: value for name, value in options.items() if isinstance(value, (int, float, str))
     }
@@ -232,7 +232,7 @@ def as_job(scene: Scene, samples: int, rng: torch.Generator) -> Job:
 
     core, factor = unscaled(problem.A.to(torch.float32))
     y = (
-        two_channels(in_precision(problem.y / factor, torch.float32))
+        two_channels(to_precision(problem.y / factor, torch.float32))
         .repeat_interleave(samples, dim=0)
         .clone()
     )

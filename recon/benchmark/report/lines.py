@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-DASH = "–"
+from ...io.reports import DASH, number_text
+
 CellRow = Mapping[str, Any]
 """One cell as `recon.benchmark.rows` keeps it."""
 Key = tuple[str, str, str | None, int | None]
@@ -158,23 +159,9 @@ def where(row: CellRow) -> str:
 # --- numbers as text -------------------------------------------------------------------------------------
 
 
-def number_text(value: float | None, form: str = ".2f") -> str:
-    """``value`` in ``form``; a dash where there is none."""
-    if value is None or math.isnan(value):
-        return DASH
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    return format(value, form)
-
-
 def finite_or(value: float | None, other: float) -> float:
     """``value``, or ``other`` if it is None or NaN."""
     return other if value is None or math.isnan(value) else value
-
-
-def percent_text(value: float | None) -> str:
-    """A share in percent."""
-    return DASH if value is None else f"{number_text(100 * value, '.1f')} %"
 
 
 def duration(seconds: float | None) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from .lines import CellRow, FailedCells, Line, finite_or, latest, line_key, number_text, row_is_done, where
+from ...io.reports import number_text
+from .lines import CellRow, FailedCells, Line, finite_or, latest, line_key, row_is_done, where
 from .tables import OVERVIEW, best, footnotes, overview, shown_columns
 
 TEMPLATE = "page.html.j2"
@@ -52,7 +53,7 @@ def page(
     return template.render(
         title=title,
         command=command,
-        shown_columns=shown,
+        columns=shown,
         problems=problems,
         overview=overview(lines),
         overview_title=OVERVIEW,

@@ -12,7 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from ...intervals import LEVEL
-from .lines import DASH, CellRow, FailedCells, Line, calls_made, duration, latest, number_text, percent_text
+from ...io.reports import DASH, number_text, percent_text
+from .lines import CellRow, FailedCells, Line, calls_made, duration, latest
 
 OVERVIEW = "PSNR of the mean in dB: each method with the solver and number of calls that score best"
 NOT_NUMBERS = ("pictures", "versions")  # in no table; the page shows them

@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...calibration import Calibration, Row
+from ...calibration import Calibration, LevelRow
 from ...intervals import enough
 from ...io.acquisition import MaskChoice
-from ...io.reports import GRID, INK, markdown
+from ...io.reports import GRID, INK, markdown, number_text, percent_text
 from ...registry.recipe import Recipe
 
 MAIN = 0.9  # the level that the last line is about, or the nearest to it
 OURS = "#1f77b4"
+DIGITS = ".3g"  # of a level in percent
 
 
 def calibration_markdown(found: Calibration, names: Sequence[str], recipe: Recipe, mask: MaskChoice) -> str:
@@ -48,11 +49,11 @@ def coverage_table(found: Calibration) -> str:
     rows = [["level", "held", "±", "slices", "scale", "width"]]
     rows += [
         [
-            percent(r.level),
+            percent_text(r.level, DIGITS),
             f"{100 * r.held:.1f} %",
             f"{100 * r.error:.1f}",
             str(found.images),
-            number(r.scale),
+            number_text(r.scale),
             f"{r.width:.3f}",
         ]
         for r in found.rows
@@ -62,16 +63,19 @@ def coverage_table(found: Calibration) -> str:
 
 def ranks_in_words(found: Calibration) -> str:
     """Z-scores and ranks in a sentence, and the coverage that quantiles of few samples can reach."""
-    expected = number(found.expected_z) if math.isfinite(found.expected_z) else "unbounded for so few samples"
+    expected = (
+        number_text(found.expected_z) if math.isfinite(found.expected_z) else "unbounded for so few samples"
+    )
     said = (
-        f"Mean squared z-score {number(found.squared_z)} (for exact samples: {expected}). Ranks of the reference among "
+        f"Mean squared z-score {number_text(found.squared_z)} (for exact samples: {expected}). Ranks of the reference among "
         f"the samples: {found.shape} (variance {found.rank_variance:.2f} of uniform ranks', mean {found.mean_rank:.2f})."
     )
     if enough(found.number):
         k, level = found.number, found.rows[-1].level
+        reached = percent_text(level * (k - 1) / (k + 1), DIGITS)
         said += (
             f" The ends are quantiles: of {k:.3g} samples they hold (k - 1)/(k + 1) of their level even where the "
-            f"samples are exact, {percent(level * (k - 1) / (k + 1))} at {percent(level)}."
+            f"samples are exact, {reached} at {percent_text(level, DIGITS)}."
         )
     return said
 
@@ -79,12 +83,12 @@ def ranks_in_words(found: Calibration) -> str:
 def verdict(found: Calibration) -> str:
     """One line on the level nearest to 90 %."""
     row = min(found.rows, key=lambda row: abs(row.level - MAIN))
-    return f"{percent(row.level)} interval holds {100 * row.held:.1f} % of the object's pixels ({judgement(row)})"
+    return f"{percent_text(row.level, DIGITS)} interval holds {100 * row.held:.1f} % of the object's pixels ({judgement(row)})"
 
 
-def judgement(row: Row) -> str:
+def judgement(row: LevelRow) -> str:
     """Whether the intervals of a level are true, too narrow or too wide, and the factor that would mend them."""
-    level = percent(row.level)
+    level = percent_text(row.level, DIGITS)
     if not math.isfinite(row.scale):
         return f"too narrow: no std would hold {level}, since it is 0 where the reference differs"
     off = row.held - row.level
@@ -92,14 +96,6 @@ def judgement(row: Row) -> str:
         "true within the standard error" if abs(off) <= row.error else "too narrow" if off < 0 else "too wide"
     )
     return f"{said}: std x {row.scale:.2f} would hold {level}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def number(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def reliability_figure(found: Calibration) -> Any:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 2**21  # differences at a time
+DIFFERENCES_AT_ONCE = 2**21  # bounds the memory of `entropies`
 
 
 def blocks(z: Tensor) -> list[Tensor]:
     """``z`` (S, n, E) in pieces of some actions at a time, for memory."""
-    return list(z.split(max(1, BLOCK // max(1, z.shape[0] * z.shape[2])), dim=1))
+    return list(z.split(max(1, DIFFERENCES_AT_ONCE // max(1, z.shape[0] * z.shape[2])), dim=1))
 
 
 def entropies(z: Tensor, w: Tensor, square: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from operators.base import Linear
 
 from ...problem import Problem, inner64
 from ..shared.jacobian import per_row
-from ..shared.norms import norms
+from ..shared.norms import row_norms
 
 TRACE_PROBES = 64
 EXACT_TRACE = 1024  # images of as many real numbers or fewer: the trace by a basis
@@ -70,7 +70,7 @@ class Potential:
         """``||A||_2^2`` of a linear operator, of each row's own, by power iteration; 1 for others."""
         if not self.problem.A.linear:
             return 1.0
-        return self.each(norms(self.problem).square())
+        return self.each(row_norms(self.problem).square())
 
     @cached_property
     def largest_norm_squared(self) -> float:

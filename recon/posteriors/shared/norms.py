@@ -12,8 +12,8 @@ from operators.base import Linear
 from ...problem import Problem
 
 
-def norms(problem: Problem) -> Tensor:
+def row_norms(problem: Problem) -> Tensor:
     """`operators.operator_norm` in the rows of a problem: (rows, 1, ...), to multiply images with."""
     A, like = cast(Linear, problem.A), problem.backprojection
-    rows = operator_norm(A).to(like.real).repeat_interleave(len(like) // A.images)
+    rows = operator_norm(A, dtype=like.dtype).repeat_interleave(len(like) // A.images)
     return rows.view(-1, *[1] * (like.ndim - 1))
