@@ -537,6 +537,13 @@ def test_the_norm_is_the_largest_singular_value(name):
     assert float(found[0]) == pytest.approx(float(torch.linalg.matrix_norm(dense(problem.A), 2)), rel=1e-2)
 
 
+def test_the_norm_has_the_precision_of_the_measurements():
+    """An operator without tensors says float32, whatever it is given: its norm is not rounded to that."""
+    problem = Problem(op.Identity((3,)), random(2, 3), 0.1)
+    norm = row_norms(problem)
+    assert norm.dtype == torch.float64 and float((norm - 1).abs().max()) < 1e-12
+
+
 def test_inner_levels_scale_with_sigma_and_stay_in_the_priors_range():
     levels = inner_levels(half, 5, 3.0)
     assert len(levels) == 6 and levels[0] == 3.0 and levels[-2] == pytest.approx(0.03) and levels[-1] == 0
