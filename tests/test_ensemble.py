@@ -937,9 +937,12 @@ def test_options_of_an_ensemble_are_options_of_smc_too():
 
 
 def test_an_ensemble_does_not_change_what_it_is_given():
-    inner = DDS(untouched)
-    recon.sample(IMAGES, WORLD, Ensemble(inner), "ddpm", grid=grids.karras(5, 20.0))
-    assert inner.problem is None and inner.prior is untouched
+    for inner in (DDS(), DDS(WORLD)):
+        held = dict(vars(inner))
+        outer = Ensemble(inner)
+        recon.sample(IMAGES, WORLD, outer, "ddpm", grid=grids.karras(5, 20.0))
+        assert vars(inner) == held and inner.problem is None
+        assert outer.inner is inner and outer.problem is None and "target" not in vars(outer)
 
 
 # --- the device --------------------------------------------------------------------------------------------

@@ -465,7 +465,7 @@ def test_network_calls_of_samplers_around_samplers(langevin):
 
     result = recon.sample(problem, world, around(problem), DDPM(), steps=6, samples=4)
     assert around(problem).network_calls(DDPM(), 6) == result.network_calls == 6 + 5 * langevin
-    with pytest.raises(ConfigError, match="starts anew"):
+    with pytest.raises(ConfigError, match="restarts after"):
         around(problem).network_calls(SOLVERS["fpndm"].make(), 6)
 
 
