@@ -110,16 +110,26 @@ class Problem:
         """How many real numbers are measured of one image."""
         return self.A.measured * (2 if self.A.complex_codomain else 1)
 
+    def precomputed(self) -> Problem:
+        """Itself, with what all samples of an image share computed: ``A^H y``, and whatever residuals start from."""
+        if self.A.linear:
+            _ = self.backprojection
+            if isinstance(self.A, Linear) and self.A.normal_is_cheap:
+                _ = self._near
+        return self
+
     def repeated(self, samples: int) -> Problem:
         """The same measurements for ``samples`` rows an image, image-major: y (B * samples, *codomain), A as it is.
 
-        A backprojection that is computed already is repeated too, not computed again.
+        What is computed already (`precomputed`) is repeated too, not computed again.
         """
         if samples == 1:
             return self
         rows = Problem(self.A, self.y.repeat_interleave(samples, dim=0), self.sigma)
         if "backprojection" in vars(self):
             vars(rows)["backprojection"] = self.backprojection.repeat_interleave(samples, dim=0)
+        if "_near" in vars(self):
+            vars(rows)["_near"] = tuple(t.repeat_interleave(samples, dim=0) for t in self._near)
         return rows
 
     def acquire(self, chosen: Tensor, values: Tensor, actions: Actions | str | None = None) -> Problem:

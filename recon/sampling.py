@@ -89,9 +89,7 @@ def sample(
     problem = known.space.pose(pixels)
     levels = noise_levels(prior, steps, grid, init, sigma_start)
     solver = make_solver(solver) if isinstance(solver, str) else as_solver(solver)
-    if problem.A.linear:
-        _ = problem.backprojection  # once an image, not once a sample
-    rows = problem.repeated(samples)
+    rows = problem.precomputed().repeated(samples)
     counted = Counted(prior)
     if isinstance(posterior, str):
         sampler = make_sampler(posterior, counted, rows)

@@ -576,7 +576,7 @@ def bomb(path: Path) -> Path:
 
 ARRAYS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda d: d / "x.npy", "does not exist"),
-    "folder": (lambda d: d, "does not exist"),
+    "folder": (lambda d: d, "is a folder"),
     "text": (lambda d: text(d / "x.txt", "1 2"), "ends in .txt"),
     "text named png": (lambda d: text(d / "x.png", "1 2"), "cannot be read as a picture"),
     "text named tif": (lambda d: text(d / "x.tif", "II*\0" + "9" * 99), "cannot be read as a picture"),

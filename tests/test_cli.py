@@ -443,7 +443,8 @@ def test_a_plugins_names_are_understood_by_every_command(tmp_path, capsys, own_s
         f"problems: {{p: {{operator: '{qualified}Convolve', sigma: .1, options: {{otf: otf.npy}}}}}}\n"
         f"methods: {{m: {{sampler: '{qualified}Same', solver: '{qualified}Plain'}}}}\n"
     )
-    assert main(["benchmark", str(config), *plugin, "--out", str(tmp_path / "bench"), "--dry-run"]) == 0
+    where = ["--data", str(tmp_path), "--out", str(tmp_path / "bench")]
+    assert main(["benchmark", str(config), *plugin, *where, "--dry-run"]) == 0
 
 
 def test_train_and_reconstruct_with_it(tmp_path, capsys):

@@ -203,9 +203,7 @@ class Active(Around):
             raise ConfigError(f"measure returned a {type(values).__name__}.", "It returns measurements of full size.")  # fmt: skip
         images = Problem(memo.problem.A, memo.problem.y[:: self.samples], memo.problem.sigma)
         images = images.acquire(mask, values, self.actions)
-        if images.A.linear:
-            _ = images.backprojection  # once an image, not once a particle
-        problem = images.repeated(self.samples)
+        problem = images.precomputed().repeated(self.samples)  # once an image, not once a particle
         record = replace(record, choices=(*record.choices, Choice(step, state.sigma, chosen, scores)))
         return replace(memo, problem=problem, sampler=memo.sampler.given(problem), record=record)
 
