@@ -78,6 +78,12 @@ class KSpaceFile:
         return self.shape[3]
 
     @property
+    def counts(self) -> str:
+        """Slices and coils in words: "1 slice, 8 coils"."""
+        several = {"slice": self.slices, "coil": self.coils}
+        return ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in several.items())
+
+    @property
     def oversampling(self) -> float:
         """Readout samples per row of the image: 2 for most scanners."""
         return self.height / self.crop[0]

@@ -39,10 +39,9 @@ def contents(file: KSpaceFile) -> list[str]:
 
 def geometry(file: KSpaceFile) -> list[str]:
     """Slices, coils, sizes, oversampling, header and reference."""
-    kind = f"{file.coils} coils" if file.coils > 1 else "single coil"
     first, last = file.acquired
     lines = [
-        f"  k-space    {file.slices} slices, {kind}, {file.height} x {file.width} (readout x phase), {file.dtype}",
+        f"  k-space    {file.counts}, {file.height} x {file.width} (readout x phase), {file.dtype}",
         f"  image      {file.crop[0]} x {file.crop[1]}, readout oversampling {file.oversampling:.3g}",
         f"  header     {'ISMRMRD' if file.store.header() is not None else 'none'}"
         + (

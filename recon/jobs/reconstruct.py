@@ -131,7 +131,7 @@ def reconstruct_files(
     with tqdm(total=steps, unit="step", disable=None, smoothing=0.05) as bar:
         for plan in todo:
             path = plan.file.path
-            say(f"{path}: {plan.file.slices} slices, {plan.file.coils} coils, {plan.acquisition}")
+            say(f"{path}: {plan.file.counts}, {plan.acquisition}")
             try:
                 reconstruct_file(plan, settings, prior, overwrite, bar, say)
                 outcome.done.append(plan.target)

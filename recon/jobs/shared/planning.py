@@ -116,7 +116,7 @@ def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int
     needed = memory(plan.size, file.coils, settings, prior)
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
-        f"  {file.slices} slices, {file.coils} coils, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
+        f"  {file.counts}, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
         f"  mask: {plan.acquisition}; maps: {maps}",
         f"  {0 if plan.done else calls} network calls of {recipe.samples} samples; "
         f"about {needed / 2**30:.1f} GiB of memory",
