@@ -47,9 +47,9 @@ def test_the_solver_of_the_example_on_the_command_line(tmp_path, capsys):
     file, prior = make_fastmri_file(tmp_path / "a.h5", slices=1), make_prior(tmp_path)
     plugin = ["--plugin", str(next(path for path in EXAMPLES if path.stem == "your_solver"))]
     for name in ("your_solver:Midpoint", "Midpoint"):
-        assert main(["reconstruct", str(demo_file()), *plugin, "--solver", name, "--dry-run"]) == 0
+        out = ["--out", str(tmp_path / name)]
+        assert main(["reconstruct", str(demo_file()), *plugin, "--solver", name, *out, "--dry-run"]) == 0
         assert f"{2 * 9 + 1} network calls" in capsys.readouterr().out  # two a step, one for the last
         small = ["--prior", str(prior), "--steps", "3", "--samples", "2", "--device", "cpu"]
-        out = ["--out", str(tmp_path / name)]
         assert main(["reconstruct", str(file), *plugin, "--solver", name, *small, *out]) == 0
         assert "5 network calls" in capsys.readouterr().out
