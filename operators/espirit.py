@@ -14,7 +14,7 @@ from .masks import calibration_region
 
 BRIGHT = 0.25  # of the maximum at low resolution: certainly object
 TIE = 1e-3  # of the largest possible eigenvalue, 1: what chooses among vectors of equal eigenvalues
-BAND = 0.2  # of the threshold, in power: over so much on either side a kernel goes from noise to signal
+BAND = 1e-3  # of the threshold, in power: over so much on either side a kernel goes from noise to signal
 CHUNK_BYTES = 2**26  # pixel matrices held at a time
 
 

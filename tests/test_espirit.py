@@ -129,14 +129,14 @@ def test_noise_leaves_no_choice_of_the_second_set_to_rounding():
 
 
 def test_a_kernel_at_the_threshold_counts_in_part():
-    """The weight of a kernel goes from 0 to 1 over a fifth of its power on either side, not in a step."""
+    """The weight of a kernel goes from 0 to 1 over a thousandth of its power on either side: rounding moves it a little."""
     data = torch.randn(1, 2, 8, 8, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     patches = data.unfold(-2, 2, 1).unfold(-2, 2, 1).permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2)
     singular = torch.linalg.svdvals(patches)[0]
     at = float(singular[3] / singular[0])
     near = (1e-3, at * (1 - 1e-7), at * (1 + 1e-7), 2.0)
     counts = [projector(data, 2, t).diagonal(dim1=-2, dim2=-1).sum().real.item() for t in near]
-    assert counts[1] == pytest.approx(counts[2], abs=1e-5)
+    assert counts[1] == pytest.approx(counts[2], abs=1e-3)  # a step makes it 1
     assert counts[0] == pytest.approx(8) and 1 < counts[1] < 8 and counts[3] == pytest.approx(0)
 
 
