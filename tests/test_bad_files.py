@@ -321,6 +321,23 @@ def test_what_is_no_result_is_not_read_as_one(tmp_path):
         assert_three_lines(caught.value, "is not a result")
 
 
+def test_a_result_that_leads_into_another_file_is_neither_read_nor_continued(tmp_path):
+    begin(tmp_path / "x.h5").close()
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["samples"] = np.zeros((1, 1, 4, 4), np.complex64)
+    with h5py.File(tmp_path / "x.h5.part", "r+") as file:
+        del file["samples"]
+        file["samples"] = h5py.ExternalLink("other.h5", "samples")
+    before = (tmp_path / "other.h5").read_bytes()
+    with pytest.raises(InputError) as caught:
+        io.read_result(tmp_path / "x.h5.part")
+    assert_three_lines(caught.value, "is not a result")
+    with pytest.raises(OutputError) as refused:
+        begin(tmp_path / "x.h5")
+    assert_three_lines(refused.value, "cannot be continued")
+    assert (tmp_path / "other.h5").read_bytes() == before
+
+
 # what a file may not do: point elsewhere, or ask for more than it holds
 
 

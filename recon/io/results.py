@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError, OutputError
 from ..intervals import LEVEL, RULE
+from .fastmri import datasets
 from .lock import WriteLock
 from .targets import fitting
 from .whole import HDF5_ERRORS, reserve, writing
@@ -409,10 +410,10 @@ class Provenance:
 
 
 def provenance(path: Path) -> Provenance | None:
-    """Where a result comes from; None where ``path`` is not a result, or not readable."""
+    """Where a result comes from; None where ``path`` is not a result, not readable, or leads into other files."""
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("kind") != KIND:
+            if file.attrs.get("kind") != KIND or any(info.outside for _, info in datasets(file)):
                 return None
             return Provenance(
                 str(file.attrs["fingerprint"]),
