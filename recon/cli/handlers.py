@@ -79,13 +79,13 @@ def run_inspect(args: argparse.Namespace) -> int:
     from ..io.outcome import Outcome
     from ..jobs.inspect import inspect
 
-    outcome = Outcome()
+    outcome = Outcome(fail=lambda failure: print_error(failure.error, args.debug))
     for path in map(Path, args.files):
         try:
             print(inspect(path))
             outcome.done.append(path)
         except Exception as error:
-            print_error(outcome.failed(path, error), args.debug)
+            outcome.failed(path, error)
     return outcome.exit_code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,17 +24,18 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What became of the inputs: result files (``fresh`` ones made now), and failures."""
+    """What became of the inputs: result files (``fresh`` ones made now), and failures, of which ``fail`` is told."""
 
     done: list[Path] = field(default_factory=list)
     fresh: list[Path] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
+    fail: Callable[[Failure], object] = lambda failure: None
 
-    def failed(self, path: Path, error: Exception) -> Exception:
-        """Keep the failure of the input at ``path``; returns its error as one that says what to do."""
+    def failed(self, path: Path, error: Exception) -> None:
+        """Keep the failure of the input at ``path``, its error as one that says what to do, and tell of it."""
         self.failures.append(Failure(path, explained(error, path)))
-        return self.failures[-1].error
+        self.fail(self.failures[-1])
 
     @property
     def exit_code(self) -> int:

@@ -55,25 +55,21 @@ def reconstruct(
     """
     settings = settings or Settings()
     say = say or tqdm.write
-    outcome = Outcome()
-
-    def failed(path: Path, error: Exception) -> None:
-        outcome.failed(path, error)
-        fail(outcome.failures[-1])
+    outcome = Outcome(fail=fail)
 
     prior = prepared_prior(settings)
-    files = kspace_files(inputs, failed)
+    files = kspace_files(inputs, outcome.failed)
     targets = result_paths(files, out)
     refuse_overwriting(targets, reads := [*files, *settings.files, *reads])
     check_folder(out)
     try:
-        plans = plan_files(files, targets, settings, prior, overwrite, reads, failed)
+        plans = plan_files(files, targets, settings, prior, overwrite, reads, outcome.failed)
         if dry_run:
             for plan in plans:
                 say(plan_in_words(plan, settings, prior))
             outcome.done = [plan.target for plan in plans]
             return outcome
-        reconstruct_files(plans, settings, prior, overwrite, outcome, say, failed)
+        reconstruct_files(plans, settings, prior, overwrite, outcome, say)
     except KeyboardInterrupt:
         outcome.interrupted = True
         afresh = overwrite and any(part_of(target).exists() for target in targets)
@@ -120,7 +116,6 @@ def reconstruct_files(
     overwrite: bool,
     outcome: Outcome,
     say: Callable[[str], object],
-    failed: Callable[[Path, Exception], None],
 ) -> None:
     """Reconstruct what is planned, a file at a time, under one bar; ``outcome`` is kept up to date."""
     outcome.done = [plan.target for plan in plans if plan.done]
@@ -137,7 +132,7 @@ def reconstruct_files(
                 outcome.done.append(plan.target)
                 outcome.fresh.append(plan.target)
             except Exception as error:
-                failed(path, error)
+                outcome.failed(path, error)
 
 
 def reconstruct_file(

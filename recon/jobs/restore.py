@@ -91,11 +91,7 @@ def restore(
     ``reads``: files besides the inputs that no result may replace, such as an operator's mask. Raises
     `ConfigError` and `OutputError` for what concerns all inputs.
     """
-    say, outcome = say or tqdm.write, Outcome()
-
-    def failed(path: Path, error: Exception) -> None:
-        outcome.failed(path, error)
-        fail(outcome.failures[-1])
+    say, outcome = say or tqdm.write, Outcome(fail=fail)
 
     prior = make_prior(job.recipe.prior)
     is_complex = about(prior).complex_images
@@ -112,13 +108,13 @@ def restore(
                 refuse_existing(files_of(target), overwrite)
                 plans.append(plan_image(path, target, job, prior, is_complex))
             except Exception as error:
-                failed(path, error)
+                outcome.failed(path, error)
         if dry_run:
             for plan in plans:
                 say(describe_image(plan, job.recipe, prior))
             outcome.done = [plan.target for plan in plans]
             return outcome
-        restore_all(plans, job, prior, outcome, say, failed)
+        restore_all(plans, job, prior, outcome, say)
     except KeyboardInterrupt:
         outcome.interrupted = True
         say("Interrupted. The images that are done are kept.")
@@ -160,7 +156,6 @@ def restore_all(
     prior: Any,
     outcome: Outcome,
     say: Callable[[str], object],
-    failed: Callable[[Path, Exception], None],
 ) -> None:
     """Restore what is planned, an image at a time, under one bar."""
     with tqdm(total=len(plans) * job.recipe.steps, unit="step", disable=None) as bar:
@@ -172,7 +167,7 @@ def restore_all(
                 outcome.done.append(plan.target)
                 outcome.fresh.append(plan.target)
             except Exception as error:
-                failed(plan.path, error)
+                outcome.failed(plan.path, error)
 
 
 def restore_one(plan: PlannedImage, job: RestoreSettings, prior: Any, bar: Any) -> None:

@@ -15,8 +15,6 @@ from ...problem import Problem
 def row_norms(problem: Problem) -> Tensor:
     """`operators.operator_norm` in the rows of a problem: (rows, 1, ...), to multiply images with."""
     A, like = cast(Linear, problem.A), problem.backprojection
-    norms = operator_norm(A, dtype=like.dtype).to(
-        like.device
-    )  # an operator without tensors is at home on the CPU
+    norms = operator_norm(A, dtype=like.dtype).to(like.device)  # without tensors of its own A is on the CPU
     rows = norms.repeat_interleave(len(like) // A.images)
     return rows.view(-1, *[1] * (like.ndim - 1))
