@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .arrays import NpyStore, NpzStore
+from .stores import NpyStore, NpzStore
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 STACK = "images"  # the name of a stack of slices in an npz file

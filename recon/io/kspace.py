@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .header import Header
-from .stores import ArrayInfo, Store
+from .stores import ArrayInfo, Header, Store
 
 
 @dataclass(frozen=True, eq=False)

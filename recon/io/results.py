@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..errors import InputError, OutputError
 from ..intervals import LEVEL, RULE
-from .fastmri import datasets
 from .lock import WriteLock
+from .stores.fastmri import datasets
 from .targets import fitting
 from .whole import HDF5_ERRORS, reserve, writing
 

@@ -18,10 +18,9 @@ from operators.fourier import fft2c
 
 from ..errors import InputError
 from ..noise import Noise
-from .arrays import NpzStore
 from .images import STACK, read_stack, stack_shape
 from .kspace import KSpaceFile, kspace_file
-from .stores import NAMES, ArrayInfo, Store
+from .stores import NAMES, ArrayInfo, NpzStore, Store
 
 COILS, SIGMA = 8, 0.01
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
-from .stores import ArrayInfo, Store, native, native_dtype, outside, refuse_more_than_memory
+from .base import ArrayInfo, Store, native, native_dtype, outside, refuse_more_than_memory
 
 HEADER = "ismrmrd_header"
 LONGEST_XML = 2**26  # bytes; a real one has some thousand

@@ -15,8 +15,8 @@ from typing import IO, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
-from ..errors import InputError
-from .stores import ArrayInfo, Store, native, native_dtype, refuse_more_than_memory
+from ...errors import InputError
+from .base import ArrayInfo, Store, native, native_dtype, refuse_more_than_memory
 
 
 @dataclass(frozen=True)

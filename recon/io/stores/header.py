@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..errors import InputError
+from ...errors import InputError
 
 SPACE = "{http://www.ismrm.org/ISMRMRD}"
 

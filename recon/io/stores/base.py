@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
 
 NAMES = {
     "kspace": ("kspace", "ksp"),

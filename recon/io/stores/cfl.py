@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..errors import InputError
-from .stores import ArrayInfo, Store, refuse_more_than_memory
-from .whole import write_together
+from ...errors import InputError
+from ..whole import write_together
+from .base import ArrayInfo, Store, refuse_more_than_memory
 
 READ, PHASE, PARTITION, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
 RANK = 16
