@@ -114,20 +114,25 @@ def distances(
     mask: ImageArray | None = None,
     weights: ImageArray | None = None,
 ) -> np.ndarray:
-    """``|reference - middle| / (width / 2)`` of each interval (pixels,): at most 1 if it holds the reference."""
-    inside = masked(reference, mask)
+    """How far off the reference lies (pixels,), the end of the interval on its side being 1 away from the mean.
+
+    ``|reference - mean| / |end - mean|``: at most 1 if the interval holds the reference.
+    """
+    inside, w = masked(reference, mask), tensor(weights)
     truth, samples = comparable(reference, samples)
     low, high, _ = bounds(samples, level, weights)
     low, high, truth = low[inside], high[inside], truth[inside]
+    mean = average(torch.from_numpy(samples[:, inside])[None], None if w is None else w[None])[0].numpy()
+    reach = np.where(truth < mean, mean - low, high - mean).clip(min=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.abs(2 * truth - low - high) / (high - low)
+        found = np.abs(truth - mean) / reach
     return np.where(
         (low <= truth) & (truth <= high), np.fmin(found, 1), found
     )  # inside, also if the width is 0
 
 
 def scale_for_coverage(distances: Sequence[np.ndarray], level: float) -> float:
-    """The least c for which intervals c times as wide, with the same middle, hold ``level`` of the pixels.
+    """The least c for which intervals c times as wide, about the same means, hold ``level`` of the pixels.
 
     ``mean over images of share(distances <= c) >= level``. The share grows with c in steps, at the distances
     themselves, so c is one of them: where a bisection would end. Infinite if no c is enough.

@@ -160,10 +160,9 @@ def coverage(
 ) -> Coverage:
     """How often the interval of ``level`` from k samples holds the reference (..., H, W) of a new draw.
 
-    `recon.intervals.interval` of real values or of complex ones' magnitudes:
-    ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)``, std with k - 1; from 20 samples on, their empirical
-    quantiles. Give ``samples`` (k, ..., H, W), of an ensemble with their ``weights`` (k,), or ``mean`` and ``std`` of
-    the values that are compared, and ``k``. ``mask`` is bool, by default `object_mask` of the reference.
+    `recon.intervals.interval` of real values or of complex ones' magnitudes: quantiles where k is enough for the level,
+    else ``mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k)``, std with k - 1. Give ``samples`` (k, ..., H, W), of an
+    ensemble with their ``weights`` (k,), or ``mean`` and ``std`` of the values that are compared, and ``k``. ``mask`` is bool, by default `object_mask` of the reference.
 
     Raises `InputError` for fewer than two samples, `ConfigError` for a level outside (0, 1).
     """
@@ -202,7 +201,7 @@ def bounds(
     """
     w = None if weights is None else torch.from_numpy(np.array(numpy(weights), dtype=np.float64))
     low, high = interval(torch.from_numpy(comparable(samples)[0]), level, w)  # type: ignore[misc]
-    few = not enough(effective_number(len(samples), w))
+    few = not enough(effective_number(len(samples), w), level)
     return low.numpy(), high.numpy(), NORMAL if few else QUANTILES
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...calibration import Calibration, LevelRow
-from ...intervals import enough
 from ...io.acquisition import MaskChoice
 from ...io.reports import GRID, INK, markdown, number_text, percent_text
 from ...registry.recipe import Recipe
@@ -62,22 +61,14 @@ def coverage_table(found: Calibration) -> str:
 
 
 def ranks_in_words(found: Calibration) -> str:
-    """Z-scores and ranks in a sentence, and the coverage that quantiles of few samples can reach."""
+    """Z-scores and ranks in a sentence."""
     expected = (
         number_text(found.expected_z) if math.isfinite(found.expected_z) else "unbounded for so few samples"
     )
-    said = (
+    return (
         f"Mean squared z-score {number_text(found.squared_z)} (for exact samples: {expected}). Ranks of the reference among "
         f"the samples: {found.shape} (variance {found.rank_variance:.2f} of uniform ranks', mean {found.mean_rank:.2f})."
     )
-    if enough(found.number):
-        k, level = found.number, found.rows[-1].level
-        reached = percent_text(level * (k - 1) / (k + 1), DIGITS)
-        said += (
-            f" The ends are quantiles: of {k:.3g} samples they hold (k - 1)/(k + 1) of their level even where the "
-            f"samples are exact, {reached} at {percent_text(level, DIGITS)}."
-        )
-    return said
 
 
 def verdict(found: Calibration) -> str:
