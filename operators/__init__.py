@@ -16,6 +16,7 @@ from .interop import from_deepinv
 from .krylov import cg, operator_norm, power_norm
 from .masks import make_mask
 from .mri import MRI
+from .noncartesian import NonCartesianMRI, density_compensation, radial_trajectory, spiral_trajectory
 from .per_image import PerImage
 from .physics import to_deepinv
 from .pixels import Inpainting, SuperResolution
@@ -23,6 +24,7 @@ from .pixels import Inpainting, SuperResolution
 __all__ = [
     "CT",
     "MRI",
+    "NonCartesianMRI",
     "Adjoint",
     "Blur",
     "Complexified",
@@ -42,6 +44,7 @@ __all__ = [
     "check",
     "complexified",
     "compress",
+    "density_compensation",
     "espirit",
     "fft2c",
     "from_deepinv",
@@ -54,8 +57,10 @@ __all__ = [
     "noise_level",
     "operator_norm",
     "power_norm",
+    "radial_trajectory",
     "rss",
     "simulate_coils",
+    "spiral_trajectory",
     "to_deepinv",
     "whiten",
 ]

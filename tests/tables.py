@@ -55,6 +55,13 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "mri, 3 coils, columns, odd size": lambda: op.MRI(_mask(5), _maps(3, 3, 5)),
     "mri, 2 map sets": lambda: op.MRI(_mask(4, 5), _maps(2, 3, 4, 5)),
     "mri, 2 map sets, columns": lambda: op.MRI(_mask(5), _maps(2, 3, 4, 5)),
+    "non-cartesian mri": lambda: op.NonCartesianMRI(op.radial_trajectory(3, 5), shape=(4, 6)),
+    "non-cartesian mri, 3 coils, spiral": lambda: op.NonCartesianMRI(
+        op.spiral_trajectory(2, 7, 1.5), _maps(3, 5, 4)
+    ),
+    "non-cartesian mri, 2 map sets, weighted": lambda: op.NonCartesianMRI(
+        _random(13, 2, seed=4).clamp(-2, 2) / 4, _maps(2, 3, 4, 5), _random(13, seed=5).abs()
+    ),
     "difference": lambda: op.Difference((1, 4, 5)),
     "difference, circular": lambda: op.Difference((2, 3, 4), boundary="circular"),
     "difference, complex volume": lambda: op.Difference((1, 3, 4, 2), axes=(-3,), complex_domain=True),

@@ -56,13 +56,20 @@ BAD = [
     ("mri", "coils", 10**7, "from 1 to 512"),
     ("mri", "coils", 1.5, "a whole number"),
     ("mri", "seed", [1], "a whole number"),
+    ("noncartesian", "trajectory", 3, "a name or an array"),
+    ("noncartesian", "trajectory", "radail", "radial"),
+    ("noncartesian", "trajectory", torch.rand(9, 2) * 3, "radians per pixel"),
+    ("noncartesian", "trajectory", torch.rand(2, 9), "coordinates"),
+    ("noncartesian", "readouts", 0, "from 1 to 10000"),
+    ("noncartesian", "samples", 0, "from 1 to 100000"),
+    ("noncartesian", "coils", 0, "from 1 to 512"),
 ]
 
 
 @pytest.mark.parametrize(("name", "key", "value", "said"), BAD)
 def test_an_option_that_makes_no_sense_is_refused(name, key, value, said):
     with pytest.raises(ValueError) as caught:
-        make_operator(name, {key: value}, SIZE, complex_images=name == "mri")
+        make_operator(name, {key: value}, SIZE, complex_images=OPERATORS[name].complex_images)
     assert said in str(caught.value) and len(str(caught.value).splitlines()) == 3
     assert "TypeError" not in str(caught.value)
 

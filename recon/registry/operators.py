@@ -16,13 +16,14 @@ from operators.coils import rss, simulate_coils
 from operators.fourier import gaussian_kernel
 from operators.masks import make_mask
 from operators.mri import MRI
+from operators.noncartesian import NonCartesianMRI, radial_trajectory, spiral_trajectory
 
 from ..errors import ConfigError, InputError, unknown
 from .configuration import construct, parameters, refuse_unknown
 from .plugins import find_object, is_own
 
 Size = tuple[int, int]
-MOST_VIEWS, MOST_COILS = 10_000, 512  # of operators that are made for a simulation
+MOST_VIEWS, MOST_COILS, MOST_SAMPLES = 10_000, 512, 100_000  # of operators that are made for a simulation
 
 
 def inpainting(
@@ -104,6 +105,40 @@ def fourier(
     return MRI(mask, maps / rss(maps))
 
 
+def non_cartesian(
+    size: Size,
+    trajectory: str | Tensor = "radial",
+    readouts: int = 64,
+    samples: int | None = None,
+    coils: int = 1,
+) -> Linear:
+    """k-space along a trajectory: an array (..., 2) in cycles per pixel, or "radial", "golden" or "spiral".
+
+    A made one has ``readouts`` of ``samples`` each, by default twice the size, for a spiral 8 times; the
+    readouts of a spiral make 8 turns. Several coils have simulated maps of unit length.
+    """
+    refuse_unless(1 <= coils <= MOST_COILS, "coils", coils, f"a number from 1 to {MOST_COILS}")
+    if isinstance(trajectory, str):
+        refuse_unless(1 <= readouts <= MOST_VIEWS, "readouts", readouts, f"a number from 1 to {MOST_VIEWS}")
+        if trajectory not in TRAJECTORIES:
+            raise unknown("trajectory", trajectory, TRAJECTORIES)
+        kind, oversampling = TRAJECTORIES[trajectory]
+        samples = oversampling * max(size) if samples is None else samples
+        refuse_unless(1 <= samples <= MOST_SAMPLES, "samples", samples, f"a number from 1 to {MOST_SAMPLES}")
+        trajectory = kind(readouts, samples)
+    maps = simulate_coils(coils, size)
+    trajectory = trajectory if trajectory.is_complex() else trajectory.float()
+    return NonCartesianMRI(trajectory, maps / rss(maps) if coils > 1 else None, shape=size)
+
+
+TRAJECTORIES: dict[str, tuple[Callable[[int, int], Tensor], int]] = {
+    "radial": (radial_trajectory, 2),
+    "golden": (lambda readouts, samples: radial_trajectory(readouts, samples, golden=True), 2),
+    "spiral": (lambda readouts, samples: spiral_trajectory(readouts, samples, turns=8), 8),
+}
+"""How a trajectory is made of the number of readouts and the samples of each, and these over the matrix size."""
+
+
 def refuse_unless(holds: bool, key: str, value: Any, wanted: str) -> None:
     """Raises `InputError` for an option of a value that it cannot have."""
     if not holds:
@@ -133,6 +168,7 @@ OPERATORS: dict[str, Entry] = {
     "ct": Entry(parallel_beam),
     "denoising": Entry(denoising),
     "mri": Entry(fourier, True),
+    "noncartesian": Entry(non_cartesian, True),
 }
 
 
