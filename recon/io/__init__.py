@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import InputError
+from .cropping import center_crop, crop_readout
 from .folders import files_in
 from .images import PICTURES, read_array
 from .kspace import (
@@ -14,9 +15,7 @@ from .kspace import (
     KSpaceSlice,
     Survey,
     as_mask,
-    center_crop,
     check_maps,
-    crop_readout,
     fetch_mask,
     kspace_file,
     maps_of_slice,

@@ -12,6 +12,7 @@ from operators.masks import MASKS, acceleration, calibration_region, make_mask
 from ..errors import ConfigError, InputError, unknown
 from . import PICTURES, READERS, KSpaceFile, Survey, read_mask
 
+ALIKE = 0.9  # slices that share this part of their samples differ by accidental zeros
 NEARLY_FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
 
 
@@ -115,6 +116,7 @@ def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition
         chosen = read_mask(str(choice.name), file).expand(shape)
     elif choice.undersamples:
         refuse_twice(file, measured)
+        refuse_turns(file, measured, survey.always)
         accel = 4.0 if choice.accel is None else float(choice.accel)
         chosen = make_mask(choice.key, shape, accel, choice.center, seed=file.path.name)
     else:
@@ -135,6 +137,11 @@ def measured_samples(file: KSpaceFile, survey: Survey) -> Tensor:
     return measured if file.mask is None else measured & file.mask.expand(file.height, file.width)
 
 
+def sampled_in(kspace: Tensor, mask: Tensor) -> Tensor:
+    """(H, W) bool: the samples of ``mask`` that were measured in this slice (coils, H, W); slices may differ."""
+    return mask & pattern((kspace != 0).any(0)).to(mask.device)
+
+
 def pattern(sampled: Tensor) -> Tensor:
     """(H, W) bool: whole rows and columns if nearly all their samples are non-zero, else sample by sample."""
     box = sampled.any(1)[:, None] & sampled.any(0)[None]
@@ -147,6 +154,16 @@ def refuse_twice(file: KSpaceFile, measured: Tensor) -> None:
         raise InputError(
             f"{file.path} is undersampled already, by {acceleration(measured):.3g}.",
             "A further mask would give an acceleration that nobody asked for.",
+            "Leave out --accel and --mask to use its own sampling.",
+        )
+
+
+def refuse_turns(file: KSpaceFile, measured: Tensor, always: Tensor) -> None:
+    """Raises `InputError` if much of what was ``measured`` is missing in some slice (``always``: in none)."""
+    if int((measured & always).sum()) < ALIKE * int(measured.sum()):
+        raise InputError(
+            f"The slices of {file.path} were sampled differently.",
+            "Each is undersampled already, and a further mask would thin some of them more than others.",
             "Leave out --accel and --mask to use its own sampling.",
         )
 

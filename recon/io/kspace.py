@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .stores import ArrayInfo, Header, Store
+from .cropping import center_crop
+from .stores import ArrayInfo, Geometry, Header, Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class KSpaceFile:
     ``shape`` is (slices, coils, H, W), H along the readout; ``crop`` (h, w) the size of the image
     that the header asks for, cut from the centre; ``acquired`` the range [first, last) of the phase lines
     that were measured, the rest is zero padding; ``name``, ``reference`` and ``maps`` name arrays of ``store``;
-    ``notes`` are sentences about what is unusual.
+    ``notes`` are sentences about what is unusual; ``geometry`` says where the image's pixels lie.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class KSpaceFile:
     maps: str | None
     attrs: Mapping[str, Any]
     notes: tuple[str, ...]
+    geometry: Geometry | None
     name: str = field(repr=False)
     store: Store = field(repr=False)
 
@@ -115,10 +117,11 @@ class KSpaceFile:
 @dataclass(frozen=True, eq=False)
 class Survey:
     """What `survey` found: the ``peak`` of |k|, ``sampled`` (H, W) bool, true where any slice or coil is not
-    zero, and a ``fingerprint`` of the data."""
+    zero, ``always`` (H, W), true where every slice is not zero, and a ``fingerprint`` of the data."""
 
     peak: float
     sampled: Tensor
+    always: Tensor
     fingerprint: str
 
 
@@ -130,6 +133,7 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
     """
     peak, digest = 0.0, hashlib.blake2b(digest_size=16)
     sampled = torch.zeros(file.height, file.width, dtype=torch.bool)
+    always = ~sampled
     for index in range(file.slices):
         kspace = file._kspace(index)
         size = kspace.abs().amax(0)
@@ -149,10 +153,11 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
             )
         peak = max(peak, top)
         sampled |= size > 0
+        always &= size > 0
         digest.update(kspace.numpy().data)
         if progress is not None:
             progress(index + 1)
-    return Survey(peak, sampled, digest.hexdigest())
+    return Survey(peak, sampled, always, digest.hexdigest())
 
 
 def kspace_file(store: Store) -> KSpaceFile:
@@ -170,7 +175,7 @@ def kspace_file(store: Store) -> KSpaceFile:
             'Store the samples under the name "kspace", shape (slices, coils, H, W), complex.',
         )
     shape = kspace_shape(store, entries[name])
-    header = Header.parse(store.header(), store.path)
+    header = store.header()
     crop = header.crop(shape[2:])
     reference, notes = find_reference(store, entries, shape, crop, header)
     if not header.present and reference is not None:
@@ -187,7 +192,8 @@ def kspace_file(store: Store) -> KSpaceFile:
         reference=reference,
         maps=find_maps(store, entries, shape),
         attrs=dict(store.attributes()),
-        notes=(*header.notes(shape[2:]), *notes),
+        notes=(*header.notes(shape[2:]), *store.notes(), *notes),
+        geometry=store.geometry(shape[2:]),
         name=name,
         store=store,
     )
@@ -347,20 +353,3 @@ def maps_of_slice(store: Store, name: str, file: KSpaceFile, index: int) -> Tens
 def as_tensor(array: np.ndarray, dtype: Any) -> Tensor:
     """A contiguous tensor of that dtype; always a copy."""
     return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
-
-
-def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The central (h, w) of (..., H, W): position H//2 becomes h//2."""
-    top, left = (n // 2 - m // 2 for n, m in zip(image.shape[-2:], size, strict=True))
-    return image[..., top : top + size[0], left : left + size[1]]
-
-
-def crop_readout(kspace: Tensor, height: int) -> Tensor:
-    """k-space (..., height, W) of the central ``height`` rows of the image of k-space (..., H, W).
-
-    This removes readout oversampling. The readout is fully sampled, so only rows are lost that the header
-    crops away anyway, and white noise stays white. Not for masks (H, W) that leave out samples of a readout.
-    """
-    rows = torch.fft.ifft(torch.fft.ifftshift(kspace, dim=-2), dim=-2, norm="ortho")
-    rows = center_crop(torch.fft.fftshift(rows, dim=-2), (height, kspace.shape[-1]))
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(rows, dim=-2), dim=-2, norm="ortho"), dim=-2)

@@ -34,7 +34,7 @@ def contents(file: KSpaceFile) -> list[str]:
     lines = [
         f"  array      {name} {entry.shape} {entry.dtype}" for name, entry in file.store.entries().items()
     ]
-    return lines + [f"  attribute  {name} = {str(value)[:60]}" for name, value in file.attrs.items()]
+    return lines + [f"  attribute  {name} = {str(value)[:100]}" for name, value in file.attrs.items()]
 
 
 def geometry(file: KSpaceFile) -> list[str]:
@@ -43,7 +43,7 @@ def geometry(file: KSpaceFile) -> list[str]:
     lines = [
         f"  k-space    {file.counts}, {file.height} x {file.width} (readout x phase), {file.dtype}",
         f"  image      {file.crop[0]} x {file.crop[1]}, readout oversampling {file.oversampling:.3g}",
-        f"  header     {'ISMRMRD' if file.store.header() is not None else 'none'}"
+        f"  header     {'ISMRMRD' if file.store.header().present else 'none'}"
         + (
             f", phase lines {first} to {last - 1} of {file.width} acquired"
             if last - first < file.width

@@ -6,7 +6,9 @@ from .arrays import NpyStore, NpzStore
 from .base import NAMES, ArrayInfo, Store
 from .cfl import CflStore, read_cfl, write_cfl
 from .fastmri import HDF5Store
+from .geometry import Geometry
 from .header import Header
+from .ismrmrd import ISMRMRDStore
 from .opening import READERS, open_store
 
 __all__ = [
@@ -14,7 +16,9 @@ __all__ = [
     "READERS",
     "ArrayInfo",
     "CflStore",
+    "Geometry",
     "HDF5Store",
+    "ISMRMRDStore",
     "Header",
     "NpyStore",
     "NpzStore",

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import InputError
+from .geometry import Geometry
+from .header import Header
 
 NAMES = {
     "kspace": ("kspace", "ksp"),
@@ -56,9 +58,21 @@ class Store:
         """Array ``name``, or its ``index``-th part along the first axis: only that part is read."""
         raise NotImplementedError
 
-    def header(self) -> bytes | None:
-        """The ISMRMRD XML header, if the file has one."""
+    def header(self) -> Header:
+        """The ISMRMRD header; `Header.present` says whether the file has one."""
+        return Header()
+
+    def geometry(self, size: tuple[int, int]) -> Geometry | None:
+        """Where the pixels of the images of k-space of ``size`` (H, W) lie, as far as the file says."""
         return None
+
+    def noise_scan(self) -> np.ndarray | None:
+        """Samples (coils, n) complex64 of noise alone, taken without excitation, if the file has any."""
+        return None
+
+    def notes(self) -> list[str]:
+        """What a user should know before the k-space is used, a sentence each."""
+        return []
 
     def attributes(self) -> Mapping[str, Any]:
         """What else the file says of itself, by name."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 
 from .base import ArrayInfo, Store, native, native_dtype, outside, refuse_more_than_memory
+from .geometry import Geometry
+from .header import Header
 
 HEADER = "ismrmrd_header"
 LONGEST_XML = 2**26  # bytes; a real one has some thousand
@@ -35,35 +38,47 @@ class HDF5Store(Store):
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
         with self.reading(), h5py.File(self.path, "r") as file:
-            data = self._dataset(file, name)
+            data = dataset_in(file, name, self.path)
             refuse_more_than_memory(data.shape if index is None else data.shape[1:], native_dtype(data.dtype))
             return native(np.asarray(data[() if index is None else index]))
 
-    def header(self) -> bytes | None:
+    def header(self) -> Header:
+        return Header.parse(self._xml(), self.path)
+
+    def geometry(self, size: tuple[int, int]) -> Geometry | None:
+        return Geometry.of_grid(self.header().encoded, size)
+
+    def _xml(self) -> bytes | None:
         name = self.locate((HEADER,))
         if name is None:
             return None
         with self.reading(), h5py.File(self.path, "r") as file:
-            data = self._dataset(file, name)
-            if data.size == 0 or data.dtype.itemsize > LONGEST_XML:
-                raise ValueError(f"{name} is {data.dtype} of shape {data.shape}")
-            value = data[(0,) * data.ndim]
-            value = value.encode() if isinstance(value, str) else value
-            return bytes(value) if isinstance(value, bytes) else b""
+            return xml_in(file, name, self.path)
 
     def attributes(self) -> Mapping[str, Any]:
         with self.reading(), h5py.File(self.path, "r") as file:
             return {key: plain_value(value) for key, value in file.attrs.items()}
 
-    def _dataset(self, file: h5py.File, name: str) -> h5py.Dataset:
-        """The dataset ``name``, if it is in this file with all its numbers; raises `InputError` if it is not."""
-        found = follow(file, name)
-        where = found if isinstance(found, str) else stored_outside(found) if found is not None else ""
-        if where:
-            raise outside(self.path, name, where)
-        if not isinstance(found, h5py.Dataset):
-            raise KeyError(f"there is no array {name}")
-        return found
+
+def dataset_in(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """The dataset ``name``, if it is in this file with all its numbers; raises `InputError` if it is not."""
+    found = follow(file, name)
+    where = found if isinstance(found, str) else stored_outside(found) if found is not None else ""
+    if where:
+        raise outside(path, name, where)
+    if not isinstance(found, h5py.Dataset):
+        raise KeyError(f"there is no array {name}")
+    return found
+
+
+def xml_in(file: h5py.File, name: str, path: Path) -> bytes:
+    """The text of a header; raises as `dataset_in`, and `ValueError` for one that is none."""
+    data = dataset_in(file, name, path)
+    if data.size == 0 or data.dtype.itemsize > LONGEST_XML:
+        raise ValueError(f"{name} is {data.dtype} of shape {data.shape}")
+    value = data[(0,) * data.ndim]
+    value = value.encode() if isinstance(value, str) else value
+    return bytes(value) if isinstance(value, bytes) else b""
 
 
 def datasets(file: h5py.File) -> Iterator[tuple[str, ArrayInfo]]:

@@ -10,6 +10,7 @@ from .arrays import NpyStore, NpzStore
 from .base import Store
 from .cfl import CflStore
 from .fastmri import HDF5Store
+from .ismrmrd import ISMRMRDStore, raw_groups
 
 READERS: dict[str, type[Store]] = {
     ".h5": HDF5Store,
@@ -66,7 +67,14 @@ def open_store(path: str | Path, role: str) -> Store:
             f"Its content is {article(found)} file's." if found else "Its content is of another kind.",
             f"Rename it to end in {suffix_of(found)}." if found else "Copy or download it again.",
         )
+    if found is HDF5Store and role == "kspace" and is_raw(HDF5Store(path)):
+        return ISMRMRDStore(path)
     return (named or found)(path, role)  # type: ignore[misc]
+
+
+def is_raw(store: HDF5Store) -> bool:
+    """Whether an HDF5 file holds ISMRMRD's readouts, and no k-space that was made of them."""
+    return bool(raw_groups(store.path)) and store.find("kspace") is None
 
 
 def by_content(path: Path, head: bytes) -> type[Store] | None:

@@ -12,6 +12,7 @@ from operators.coils import rss
 from operators.fourier import ifft2c
 
 from ...io import center_crop, crop_readout, read_maps
+from ...io.acquisition import sampled_in
 from ...mri import Normalised, SliceResult, normalise, reconstruct_slices
 from .memory import slices_at_once
 from .planning import PlannedFile
@@ -50,11 +51,12 @@ def reconstruct_some(
 def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[Normalised, Tensor | None]:
     """A slice on the device, as the prior takes it, and its reference if there is one."""
     piece = plan.file.read_slice(index)
-    kspace, mask, maps = piece.kspace, plan.acquisition.mask, piece.maps
+    kspace, maps = piece.kspace, piece.maps
+    mask = sampled_in(kspace, plan.acquisition.mask)
     if plan.maps is not None:
         maps = read_maps(plan.maps, plan.file, index)
     if plan.cropped_readout:
-        kspace, mask = crop_readout(kspace, plan.size[0]), mask[: plan.size[0]]
+        kspace, mask = crop_readout(kspace, plan.size[0]), mask.all(0).expand(plan.size)
         maps = None if maps is None else center_crop(maps, plan.size)
     device = settings.runtime.torch_device()
     one = normalise(kspace.to(device), mask, settings.recipe, index=index, maps=maps)
