@@ -158,12 +158,13 @@ def mix(matrix: Tensor, kspace: Tensor) -> Tensor:
     return torch.einsum("nc,...chw->...nhw", matrix, kspace)
 
 
-def simulate_coils(coils: int, shape: tuple[int, int], segments: int = 48) -> Tensor:
+def simulate_coils(coils: int, shape: tuple[int, int], segments: int = 48, start: float = 0.0) -> Tensor:
     """Receive sensitivities (coils, H, W) complex64 of circular loops in a ring around the image.
 
     Biot-Savart, ``B(r) = sum dl x (r - l) / |r - l|^3`` over the wire, and reception ``B_x - i B_y``
     in the plane z = 0. The ring has 1.9 times the half field of view as its radius, and neighbours
-    overlap as in a phased array; scaled so that the largest root sum of squares is 1.
+    overlap as in a phased array; the first stands at the angle ``start``. Scaled so that the largest root sum of
+    squares is 1.
     Source: Roemer et al., MRM 16:192 (1990).
     """
     if coils < 1:
@@ -175,7 +176,7 @@ def simulate_coils(coils: int, shape: tuple[int, int], segments: int = 48) -> Te
     turn = 2 * math.pi / segments * (torch.arange(segments, dtype=kind) + 0.5)
     maps = []
     for c in range(coils):
-        angle = 2 * math.pi * c / coils
+        angle = start + 2 * math.pi * c / coils
         out, along = (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
         # The wire, ring * out + loop * (cos t * along + sin t * z), and its tangent; z = sin t.
         wire = [ring * o + loop * turn.cos() * a for o, a in zip(out, along, strict=True)]

@@ -281,10 +281,11 @@ def test_wavelets_keep_the_best_lambda(monkeypatch):
     s = scene("scaled coils")
     monkeypatch.setattr("recon.benchmark.methods.classical.shutil.which", lambda name: name)
 
-    def pics(y: Tensor, weight: float) -> Tensor:
+    def pics(y: Tensor, weight: float, maps: Tensor) -> Tensor:
         torch.testing.assert_close(y, s.problem.y[0] / 3)
         return s.reference + weight * random(SIZE, SIZE).float()
 
+    monkeypatch.setattr("recon.benchmark.methods.classical.bart_maps", lambda y: y[None])
     monkeypatch.setattr("recon.benchmark.methods.classical.bart_wavelets", pics)
     answer = run(CLASSICAL, "wavelets", "scaled coils", lambdas=(0.5, 0.1, 0.3))
     assert answer.notes == {"lambda": 0.1} and answer.samples.shape == (1, 1, SIZE, SIZE)

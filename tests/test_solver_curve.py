@@ -9,11 +9,11 @@ import pytest
 from make_kspace import make_fastmri_file
 from make_prior import make_prior
 
-from recon.benchmark import comparison
 from recon.benchmark.curve import run as solver_curve
 from recon.benchmark.curve.points import Point, append_point, read_points
 from recon.benchmark.curve.report import curve_report, fewest, over_cases, points_within
 from recon.benchmark.curve.run import CURVE_SOLVERS, read_curve, steps_within
+from recon.benchmark.scans import comparison
 from recon.cli import main
 from recon.errors import SamplingError
 from recon.io.reports import moved_apart

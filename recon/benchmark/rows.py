@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import OutputError
 from ..io.reports import finite_or_null, json_text
@@ -28,13 +29,6 @@ def scored(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
     over the samples; ``coverage``: the share of the object within the intervals of ``level``.
     """
     mean, reference = scene.magnitudes(answer.mean), scene.reference.cpu()
-    scores = {
-        "psnr": scaled_psnr(mean, reference),
-        "object_psnr": object_psnr(mean, reference),
-        "ssim": scaled_ssim(mean, reference),
-        "nmse": scaled_nmse(mean, reference),
-        "fastmri_psnr": psnr(mean, reference),
-    }
     samples, residual = answer.samples.to(scene.problem.y.device), None
     if answer.phase:
         residual = float(torch.stack([scene.problem.residual(one[None]) for one in samples]).median())
@@ -46,12 +40,24 @@ def scored(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
         "network_calls": answer.network_calls,
         "seconds": round(answer.seconds, 3),
         "residual": residual,
-        "metrics": {name: float(score) for name, score in scores.items()},
+        "metrics": image_scores(mean, reference),
         "coverage": covered,
         "level": cell.level,
         "notes": answer.notes,
     }
     return finite_or_null(row | ({"ess": answer.notes["ess"]} if "ess" in answer.notes else {}))
+
+
+def image_scores(image: Tensor, reference: Tensor) -> dict[str, float]:
+    """PSNR (of the whole image, in the object, fastMRI's), SSIM and NMSE of magnitudes (h, w), by name."""
+    found = {
+        "psnr": scaled_psnr(image, reference),
+        "object_psnr": object_psnr(image, reference),
+        "ssim": scaled_ssim(image, reference),
+        "nmse": scaled_nmse(image, reference),
+        "fastmri_psnr": psnr(image, reference),
+    }
+    return {name: float(score) for name, score in found.items()}
 
 
 def row_in_words(row: Mapping[str, Any]) -> str:

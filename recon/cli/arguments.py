@@ -123,7 +123,27 @@ CURVE_ARGUMENTS = (
     Argument("--cases", "CASE", '"4x equispaced" and others (default all)', nargs="+", default=[]),
     Argument("--samples", "N", "samples per point (default 4)", type=int, default=4),
     Argument("--keep", "NAME", "what DDS keeps: noise, state, or both (default noise)", default="noise"),
-    out_folder("examples", "folder for solvers.csv, .md and .png"),
+)
+SIMULATED_ARGUMENTS = (
+    Argument("--images", "FILE", "magnitude slices (npz with `images`; default mri/eval of the data)"),
+    Argument("--coils", "N", "numbers of coils (default 1 4 8 16 32)", type=int, nargs="+"),
+    Argument("--matrix", "N", "sizes of the image (default 64 96 128 192 256 320 384)", type=int, nargs="+"),
+    Argument("--lines", "N", "fully sampled central lines (default 4 8 16 24 40)", type=int, nargs="+"),
+    Argument("--accel", "R", "acceleration factors (default 2 4 6 8 10)", type=float, nargs="+"),
+    Argument(
+        "--noise", "S", "std of the noise relative to the image (default .004 .02)", type=float, nargs="+"
+    ),
+    Argument("--mask", "NAME", "kinds of mask (default equispaced-fraction random)", nargs="+"),
+    Argument("--cells", "N", "so many scans that cover the range (default all)", type=int),
+    Argument("--seed", "N", "which scans, and their phase, coils and noise (default 0)", type=int, default=0),
+    Argument(
+        "--methods",
+        "NAME",
+        "zero-filled, cg-sense, bart, tv, oracle, recon (default all)",
+        nargs="+",
+        default=[],
+    ),
+    Argument("--again", "NAME", "methods to measure anew, as after a change", nargs="+", default=[]),
 )
 
 COMMANDS = {
@@ -278,16 +298,24 @@ COMMANDS = {
                 "names",
                 "NAME",
                 "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all if no name "
-                "is given; quality: mri, curve",
+                "is given; quality: mri, simulated, curve",
                 nargs="*",
             ),
             Argument(
                 "--repetitions", "N", "repetitions of a short measurement (default 20)", type=int, default=20
             ),
             Argument("--data", "DIR", f"folder of the real data (default {DATA})"),
-            Argument("--config", "NAME|FILE", "settings for mri and curve: a preset, or a YAML file"),
+            Argument("--config", "NAME|FILE", "settings for the quality: a preset, or a YAML file"),
+            Argument(
+                "--out",
+                "DIR",
+                "folder for tables (default ./recon_bench for simulated, ./examples for curve)",
+            ),
         ),
-        {"recon bench curve: PSNR against network calls, one curve per solver": CURVE_ARGUMENTS},
+        {
+            "recon bench simulated: reconstructions of scans simulated over the range they come in": SIMULATED_ARGUMENTS,
+            "recon bench curve: PSNR against network calls, one curve per solver": CURVE_ARGUMENTS,
+        },
     ),
 }
 

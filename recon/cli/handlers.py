@@ -252,14 +252,17 @@ def run_bench(args: argparse.Namespace) -> int:
         print("\n".join([*wanted, *quality]))
     elif wanted:
         bench(wanted, args.repetitions)
+    code = 0
     for name in quality:
         if name == "curve":
             draw_curve(args)
+        elif name == "simulated":
+            code = measure_simulated(args)
         elif not args.dry_run:
-            from ..benchmark.comparison import run_comparison
+            from ..benchmark.scans.comparison import run_comparison
 
             run_comparison(args.config, args.data)
-    return 0
+    return code
 
 
 def draw_curve(args: argparse.Namespace) -> None:
@@ -269,7 +272,7 @@ def draw_curve(args: argparse.Namespace) -> None:
     made = run_curve(
         args.config,
         args.data,
-        args.out,
+        args.out or "examples",
         cases=args.cases,
         solvers=args.solvers,
         calls=args.calls,
@@ -279,6 +282,26 @@ def draw_curve(args: argparse.Namespace) -> None:
     )
     if made:
         print(f"Written: {', '.join(map(str, made))}")
+
+
+def measure_simulated(args: argparse.Namespace) -> int:
+    """Reconstruct simulated scans by every method; 1 if some failed."""
+    from ..benchmark.scans.run import run_simulated
+
+    axes = flags_given(args, "coils", "matrix", "lines", "accel", "noise") | flags_given(args, "mask")
+    failed = run_simulated(
+        args.config,
+        args.data,
+        args.out or "recon_bench",
+        images=args.images,
+        axes=axes,
+        count=args.cells,
+        seed=args.seed,
+        methods=args.methods,
+        again=args.again,
+        dry_run=args.dry_run,
+    )
+    return 1 if failed else 0
 
 
 HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -123,7 +123,7 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[object]]] = {
     "solvers": solver_costs,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
-QUALITY = ("mri", "curve")  # not of speed: `recon.benchmark.comparison` and `recon.benchmark.curve`
+QUALITY = ("mri", "simulated", "curve")  # not of speed: `recon.benchmark.scans` and `recon.benchmark.curve`
 
 
 def measurements(names: list[str]) -> list[str]:

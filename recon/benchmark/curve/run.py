@@ -26,7 +26,7 @@ from ...registry.objects import make_solver
 from ...registry.recipe import Recipe, make_recipe
 from ...runtime.runtime import Runtime
 from ...solvers import Solver
-from ..real_scan import CASES, Say, find_scan
+from ..scans.real import CASES, Say, find_scan
 from ..sharing import claimed, locked
 from .points import Point, append_point, options_text, read_points
 from .report import curve_figure, curve_report
@@ -146,7 +146,7 @@ def measure_curve(
     Points that the CSV file has are not made again, and are part of the table and the figure if they have
     the same settings. A point that a solver refuses (more order than steps) is left out. Processes may share
     the folder: a point that one of them is making is left to it. Preprocessing, reference and masks are those
-    of `comparison.compare_on_scan`. Returns the files written; raises `OutputError`.
+    of `scans.comparison.compare_on_scan`. Returns the files written; raises `OutputError`.
     """
     csv = out / "solvers.csv"
     done = {point.key for point in read_points(csv)}

@@ -10,30 +10,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.coils import rss
+from operators.masks import calibration_region
+
 from ...errors import ConfigError
 from ...io import read_cfl, write_cfl
 
-BART_LAMBDAS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03)
+BART_LAMBDAS = (0.0001, 0.0003, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05)
 
 
-def bart_wavelets(y: Tensor, weight: float) -> Tensor:
-    """``bart ecalib`` and ``bart pics -R W`` of k-space (coils, H, W): the magnitude (H, W).
+def bart_maps(y: Tensor, sets: int = 1) -> Tensor:
+    """``bart ecalib`` of k-space (coils, H, W): maps (sets, coils, H, W); of one coil ones.
+
+    BART's kernel of 6 gives maps full of holes on few central lines, so it has at most half as many columns as there are
+    lines, and at least 3. Raises `ConfigError` where BART fails.
+    """
+    if len(y) == 1:
+        return torch.ones_like(y)[None]
+    lines = calibration_region((y != 0).any(0))[1]
+    width = min(6, max(3, (lines.stop - lines.start) // 2))
+    with tempfile.TemporaryDirectory() as folder:
+        k, maps = (os.path.join(folder, name) for name in ("k", "maps"))
+        write_cfl(k, y.permute(1, 2, 0)[:, :, None].numpy())
+        run_bart(["ecalib", f"-m{sets}", f"-k{width}", k, maps])
+        found = torch.from_numpy(np.array(read_cfl(maps)))
+    return found.reshape(*y.shape[1:], len(y), sets).permute(3, 2, 0, 1).contiguous()
+
+
+def bart_wavelets(y: Tensor, weight: float, maps: Tensor) -> Tensor:
+    """``bart pics -R W`` of k-space (coils, H, W) with maps (sets, coils, H, W): the magnitude (H, W).
 
     ``weight`` is the lambda of the l1 norm of the wavelet coefficients. Raises `ConfigError` where BART fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        k, maps, image = (os.path.join(folder, name) for name in ("k", "maps", "image"))
+        k, m, image = (os.path.join(folder, name) for name in ("k", "maps", "image"))
         write_cfl(k, y.permute(1, 2, 0)[:, :, None].numpy())
-        for command in (
-            ["bart", "ecalib", "-m1", k, maps],
-            ["bart", "pics", "-S", "-e", "-i100", "-R", f"W:7:0:{weight}", k, maps, image],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-            if done.returncode:
-                said = " ".join((done.stderr or done.stdout).split())[-300:]
-                raise ConfigError(
-                    f"bart {command[1]} failed with exit code {done.returncode}.",
-                    said or "It gave no reason.",
-                    "Check the installation of BART.",
-                )
-        return torch.from_numpy(np.abs(read_cfl(image)).reshape(y.shape[-2:]))
+        write_cfl(m, maps.permute(2, 3, 1, 0)[:, :, None].numpy())
+        run_bart(["pics", "-S", "-e", "-i100", "-R", f"W:7:0:{weight}", k, m, image])
+        sets = torch.from_numpy(np.array(read_cfl(image))).reshape(*y.shape[1:], len(maps))
+    return rss(sets.permute(2, 0, 1))
+
+
+def run_bart(command: list[str]) -> None:
+    """Run ``bart`` with these arguments; raises `ConfigError` where it fails."""
+    done = subprocess.run(["bart", *command], capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise ConfigError(
+            f"bart {command[0]} failed with exit code {done.returncode}.",
+            said or "It gave no reason.",
+            "Check the installation of BART.",
+        )

@@ -15,16 +15,16 @@ from operators.espirit import espirit
 from operators.fourier import ifft2c
 from operators.mri import MRI
 
-from ..io import open_kspace
-from ..jobs.shared.settings import prepared_prior, settle
-from ..metrics import object_psnr, psnr, scaled_psnr, scaled_ssim
-from ..mri import cg_sense, reconstruct_slice
-from ..priors import Prior
-from ..registry.configuration import read_config
-from ..registry.recipe import Recipe
-from ..runtime.runtime import Runtime
-from .methods.bart import BART_LAMBDAS, bart_wavelets
-from .real_scan import CASES, Say, find_scan
+from ...io import open_kspace
+from ...jobs.shared.settings import prepared_prior, settle
+from ...metrics import object_psnr, psnr, scaled_psnr, scaled_ssim
+from ...mri import cg_sense, reconstruct_slice
+from ...priors import Prior
+from ...registry.configuration import read_config
+from ...registry.recipe import Recipe
+from ...runtime.runtime import Runtime
+from ..methods.bart import BART_LAMBDAS, bart_maps, bart_wavelets
+from .real import CASES, Say, find_scan
 
 
 def run_comparison(config: str | None = None, data: str | Path | None = None, say: Say = print) -> None:
@@ -67,7 +67,8 @@ def reconstructions(
     yield "CG-SENSE", 0, image, time.monotonic() - started
     if shutil.which("bart"):
         started = time.monotonic()
-        images = {weight: bart_wavelets(y, weight) for weight in BART_LAMBDAS}
+        maps = bart_maps(y)
+        images = {weight: bart_wavelets(y, weight, maps) for weight in BART_LAMBDAS}
         best = max(images, key=lambda weight: float(scaled_psnr(images[weight], reference)))
         name = f"BART L1-wavelets, lambda {best}"
         yield name, 0, images[best], (time.monotonic() - started) / len(BART_LAMBDAS)

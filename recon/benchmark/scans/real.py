@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators.masks import make_mask
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 Say = Callable[[str], object]
 FOLDER, NAME = "mri/kspace", "real_brain_mprage_4ch.h5"
@@ -43,8 +43,12 @@ CASES = {
 
 def find_scan(data: str | Path | None) -> Path:
     """The scan below the folder ``data``, by default $RECON_SHARED_DATA or ../shared/data; raises `ConfigError`."""
-    folder = Path(data or os.environ.get("RECON_SHARED_DATA") or "../shared/data")
-    return find_file(folder, f"{FOLDER}/{NAME}", NAME)
+    return find_file(shared_folder(data), f"{FOLDER}/{NAME}", NAME)
+
+
+def shared_folder(data: str | Path | None) -> Path:
+    """The folder of the data: ``data``, else $RECON_SHARED_DATA, else ../shared/data."""
+    return Path(data or os.environ.get("RECON_SHARED_DATA") or "../shared/data")
 
 
 def find_file(folder: Path, *names: str) -> Path:
