@@ -20,33 +20,53 @@ def rss(x: Tensor, dim: int = -3) -> Tensor:
 def compress(kspace: Tensor, n: int | None = None, energy: float | None = None) -> tuple[Tensor, Tensor]:
     """Virtual coils ``Q k`` that keep the most energy: (..., coils, H, W) -> (..., n, H, W) and Q (n, coils).
 
-    ``Q`` holds the first n left singular vectors of the (coils x samples) matrix of all slices given,
-    strongest first, with orthonormal rows: white noise stays white. Give ``n``, or the part of the
-    ``energy`` to keep (for instance .99). Raises `OperatorError` where neither or both are given, or
-    n is not in 1..coils. Source: Buehrer et al., MRM 57:1131 (2007).
+    ``Q`` is `compression` of the coils' energy in all slices given. Give ``n``, or the part of the ``energy`` to keep
+    (for instance .99). Raises `OperatorError` where neither or both are given, or n is not in 1..coils.
     """
-    coils = kspace.shape[-3]
     if (n is None) == (energy is None):
         raise OperatorError("Coil compression takes either n or energy.", do="Pass n=8, or energy=.99.")
-    samples = by_coil(kspace)
-    peak = samples.abs().amax().clamp(min=torch.finfo(samples.real.dtype).tiny)
-    samples = (samples / peak).to(torch.complex128)
-    power, vectors = torch.linalg.eigh(samples @ samples.mH)
-    if energy is not None:
-        kept = power.flip(0).clamp(min=0).cumsum(0)
-        n = min(int((kept < energy * kept[-1]).sum()) + 1, coils)
-    if n is None or not 1 <= n <= coils:
-        raise OperatorError(f"Cannot compress {coils} coils to {n}.", do=f"Use 1 to {coils}.")
-    matrix = vectors.flip(1)[:, :n].mH.to(kspace.dtype).contiguous()
+    matrix = compression(coil_energy(kspace), n, energy).to(kspace.dtype)
     return mix(matrix, kspace), matrix
 
 
-def whiten(kspace: Tensor, covariance: Tensor) -> Tensor:
-    """``sqrt(2) L^-1 k`` with ``L L^H = covariance``: noise of standard deviation 1 per real component, independent.
+def coil_energy(kspace: Tensor) -> Tensor:
+    """``sum k k^H`` (coils, coils) complex128 over all samples of k-space (..., coils, H, W); slices add up."""
+    samples = by_coil(kspace).to(torch.complex128)
+    return samples @ samples.mH
 
-    ``covariance`` (coils, coils) is ``E[n n^H]``, see `noise_covariance`; k-space (..., coils, H, W).
-    Maps for whitened data are estimated from whitened data. Raises `OperatorError` where it is not
-    positive definite. Source: Hansen & Kellman, JMRI 41:573 (2015).
+
+def compression(energy: Tensor, n: int | None = None, part: float | None = None) -> Tensor:
+    """``Q`` (n, coils) complex: the n strongest eigenvectors of the coils' ``energy`` (coils, coils), as rows.
+
+    They are the first left singular vectors of the (coils x samples) matrix, strongest first, orthonormal: white noise
+    stays white, and all n = coils of them are unitary. ``part`` of the energy to keep instead of ``n``. Raises
+    `OperatorError` where n is not in 1..coils. Source: Buehrer et al., MRM 57:1131 (2007).
+    """
+    coils = len(energy)
+    energy = energy.to(torch.complex128)
+    energy = energy / energy.diagonal().abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
+    power, vectors = torch.linalg.eigh(energy)
+    if part is not None:
+        kept = power.flip(0).clamp(min=0).cumsum(0)
+        n = min(int((kept < part * kept[-1]).sum()) + 1, coils)
+    if n is None or not 1 <= n <= coils:
+        raise OperatorError(f"Cannot compress {coils} coils to {n}.", do=f"Use 1 to {coils}.")
+    return vectors.flip(1)[:, :n].mH.contiguous()
+
+
+def whiten(kspace: Tensor, covariance: Tensor) -> Tensor:
+    """`whitening` of k-space (..., coils, H, W): noise of standard deviation 1 per real component, independent.
+
+    ``covariance`` (coils, coils) is ``E[n n^H]``, see `noise_covariance`. Maps for whitened data are estimated from
+    whitened data. Raises `OperatorError` where it is not positive definite.
+    """
+    return mix(whitening(covariance).to(kspace.dtype), kspace)
+
+
+def whitening(covariance: Tensor) -> Tensor:
+    """``sqrt(2) L^-1`` (coils, coils) complex128 with ``L L^H = covariance`` of the noise (Cholesky).
+
+    Raises `OperatorError` where it is not positive definite. Source: Hansen & Kellman, JMRI 41:573 (2015).
     """
     factor, failed = torch.linalg.cholesky_ex(covariance.to(torch.complex128))
     if failed:
@@ -56,8 +76,7 @@ def whiten(kspace: Tensor, covariance: Tensor) -> Tensor:
             "Use a longer noise scan, or drop the empty coil.",
         )
     eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    inverse = math.sqrt(2) * torch.linalg.solve_triangular(factor, eye, upper=False)
-    return mix(inverse.to(kspace.dtype), kspace)
+    return math.sqrt(2) * torch.linalg.solve_triangular(factor, eye, upper=False)
 
 
 def noise_covariance(samples: Tensor, mask: Tensor | None = None, scan: bool = False) -> Tensor:

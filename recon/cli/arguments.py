@@ -117,6 +117,14 @@ MAPS_ARGUMENTS = (
         "--sets", "N", "sets of maps (default: 2 where the object is wider than the image, else 1)", type=int
     ),
 )
+COILS_ARGUMENTS = (
+    Switch(
+        "--whiten",
+        "make the coils' noise independent and alike, by the file's noise scan or its outer k-space",
+        default=None,
+    ),
+    Argument("--coils", "N", "compress the coils to N virtual ones (default: all)", type=int),
+)
 CURVE_ARGUMENTS = (
     Argument("--solvers", "NAME", "solvers, with options after commas: ddim,eta=1", nargs="+", default=[]),
     Argument("--calls", "N", "network calls per sample (default 5 to 100)", type=int, nargs="+", default=[]),
@@ -168,6 +176,7 @@ COMMANDS = {
         ),
         {
             "undersampling (default: the file's own mask, or all lines)": MASK_ARGUMENTS,
+            "coils": COILS_ARGUMENTS,
             "sensitivity maps": MAPS_ARGUMENTS,
             **SAMPLING_ARGUMENTS,
             "hardware": (*DEVICE_ARGUMENTS, SLICES_TOGETHER),

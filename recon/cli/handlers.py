@@ -91,7 +91,9 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def run_reconstruct(args: argparse.Namespace) -> int:
     """Reconstruct k-space files."""
-    return reconstruct_with(settings_of(args, *RECIPE_FLAGS, *RUNTIME_FLAGS, "accel", "center", "maps"), args)
+    return reconstruct_with(
+        settings_of(args, *RECIPE_FLAGS, *RUNTIME_FLAGS, "accel", "center", "maps", "whiten", "coils"), args
+    )
 
 
 def reconstruct_with(settings: Any, args: argparse.Namespace) -> int:

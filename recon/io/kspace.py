@@ -117,11 +117,13 @@ class KSpaceFile:
 @dataclass(frozen=True, eq=False)
 class Survey:
     """What `survey` found: the ``peak`` of |k|, ``sampled`` (H, W) bool, true where any slice or coil is not
-    zero, ``always`` (H, W), true where every slice is not zero, and a ``fingerprint`` of the data."""
+    zero, ``always`` (H, W), true where every slice is not zero, ``alive`` (coils,), true where a coil is not zero in
+    some slice, and a ``fingerprint`` of the data."""
 
     peak: float
     sampled: Tensor
     always: Tensor
+    alive: Tensor
     fingerprint: str
 
 
@@ -133,7 +135,7 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
     """
     peak, digest = 0.0, hashlib.blake2b(digest_size=16)
     sampled = torch.zeros(file.height, file.width, dtype=torch.bool)
-    always = ~sampled
+    always, alive = ~sampled, torch.zeros(file.coils, dtype=torch.bool)
     for index in range(file.slices):
         kspace = file._kspace(index)
         size = kspace.abs().amax(0)
@@ -154,10 +156,11 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
         peak = max(peak, top)
         sampled |= size > 0
         always &= size > 0
+        alive |= kspace.abs().amax((1, 2)) > 0
         digest.update(kspace.numpy().data)
         if progress is not None:
             progress(index + 1)
-    return Survey(peak, sampled, always, digest.hexdigest())
+    return Survey(peak, sampled, always, alive, digest.hexdigest())
 
 
 def kspace_file(store: Store) -> KSpaceFile:

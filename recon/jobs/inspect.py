@@ -12,6 +12,8 @@ from operators.masks import calibration_region
 from ..errors import ReconError
 from ..io import KSpaceFile, open_kspace, survey
 from ..io.acquisition import Acquisition, MaskChoice, acquire
+from .shared.coils import mixing
+from .shared.settings import Settings
 
 
 def inspect(path: str | Path) -> str:
@@ -23,6 +25,7 @@ def inspect(path: str | Path) -> str:
         found = survey(file)
         acquisition = acquire(file, found, MaskChoice())
         lines += [*sampling(file, acquisition), *levels(file, acquisition, found.peak)]
+        warnings += mixing(file, found, acquisition, Settings()).said
     except ReconError as error:
         warnings += [f"{error.what} {error.why} {error.do}"]
     lines += [f"  warning    {warning}" for warning in warnings] or ["  warnings   none"]

@@ -127,6 +127,8 @@ def reconstruct_files(
         for plan in todo:
             path = plan.file.path
             say(f"{path}: {plan.file.counts}, {plan.acquisition}")
+            for said in plan.mixing.said:
+                say(f"  {said}")
             try:
                 reconstruct_file(plan, settings, prior, overwrite, bar, say)
                 outcome.done.append(plan.target)
@@ -227,7 +229,7 @@ def finish_slice(
 
 def reference_peak(plan: PlannedFile) -> float | None:
     """Maximum of the reference volume, the data range of fastMRI's convention; None without a reference."""
-    if plan.file.reference is None and not plan.acquisition.simulated:
+    if not plan.acquisition.simulated and (plan.file.reference is None or plan.whitened):
         return None
     peak = 0.0
     for index in range(plan.file.slices):

@@ -13,6 +13,7 @@ from ...io import READERS, KSpaceFile, Survey, files_in, read_maps
 from ...io.acquisition import Acquisition, acquire, refuse_few_lines
 from ...priors import about
 from ...registry.recipe import build
+from .coils import Mixing, mixing
 from .memory import memory
 from .settings import Settings
 
@@ -22,7 +23,7 @@ class PlannedFile:
     """One input that can be used, and what will be done with it.
 
     ``source`` is the fingerprint of its k-space, ``config`` everything else that the result depends on,
-    ``maps`` a file of sensitivity maps, ``done`` whether ``target`` holds this result already.
+    ``maps`` a file of sensitivity maps, ``mixing`` how the file's coils become ``coils``, ``done`` whether ``target`` holds this result already.
     """
 
     file: KSpaceFile
@@ -31,7 +32,18 @@ class PlannedFile:
     target: Path
     config: dict[str, Any]
     maps: str | None
+    mixing: Mixing
     done: bool = False
+
+    @property
+    def coils(self) -> int:
+        """Number of coils that are reconstructed."""
+        return len(self.mixing.matrix)
+
+    @property
+    def whitened(self) -> bool:
+        """Whether the coils are weighted by their noise."""
+        return bool(self.config.get("whiten"))
 
     @property
     def cropped_readout(self) -> bool:
@@ -79,15 +91,17 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
     """
     recipe = settings.recipe
     acquisition = acquire(file, found, settings.mask)
+    mixed = mixing(file, found, acquisition, settings)
+    coils = len(mixed.matrix)
     if settings.maps is not None:
         for index in range(file.slices):
             read_maps(settings.maps, file, index)
-    elif file.maps is None and file.coils > 1:
+    elif file.maps is None and coils > 1:
         refuse_few_lines(file, acquisition, recipe.kernel)
-        if recipe.sets is not None and recipe.sets > file.coils:
+        if recipe.sets is not None and recipe.sets > coils:
             raise ConfigError(
                 f"{file.path}: {recipe.sets} sets of maps were asked for.",
-                f"It has {file.coils} coils.",
+                f"It has {coils} coils.",
                 "Use --sets 1.",
             )
     config = {
@@ -97,7 +111,9 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
         "maps": None if settings.maps is None else digest(Path(settings.maps).read_bytes()),
         "dtype": settings.runtime.dtype,
     }
-    plan = PlannedFile(file, acquisition, found.fingerprint, target, config, settings.maps)
+    if settings.whiten or settings.coils is not None:  # what was begun without them goes on
+        config |= {"whiten": settings.whiten, "coils": settings.coils}
+    plan = PlannedFile(file, acquisition, found.fingerprint, target, config, settings.maps, mixed)
     about(prior).space.refuse_size(plan.size)
     return plan
 
@@ -110,14 +126,15 @@ def digest(data: bytes) -> str:
 def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int | None = None) -> str:
     """What would be done with a file, or with ``slices`` of its slices, for ``--dry-run``."""
     file, recipe = plan.file, settings.recipe
-    maps = "given" if plan.maps or file.maps else "estimated" if file.coils > 1 else "none, one coil"
+    maps = "given" if plan.maps or file.maps else "estimated" if plan.coils > 1 else "none, one coil"
     sampler, solver = build(recipe, prior)
     calls = (slices or file.slices) * sampler.network_calls(solver, recipe.steps, recipe.sigma_end)
-    needed = memory(plan.size, file.coils, settings, prior)
+    needed = memory(plan.size, plan.coils, settings, prior)
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.counts}, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
         f"  mask: {plan.acquisition}; maps: {maps}",
+        *(f"  coils: {said}" for said in plan.mixing.said),
         f"  {0 if plan.done else calls} network calls of {recipe.samples} samples; "
         f"about {needed / 2**30:.1f} GiB of memory",
     ]

@@ -1,4 +1,4 @@
-"""The settings of a job on k-space: recipe, mask, maps, and where the network runs."""
+"""The settings of a job on k-space: recipe, mask, maps, coils, and where the network runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,28 @@ from ...runtime.runtime import Runtime
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the inputs: recipe, mask, maps (a file), and where the network runs."""
+    """Everything but the inputs: recipe, mask, maps (a file), and where the network runs.
+
+    ``whiten`` the noise of the coils, and compress them to ``coils`` virtual ones, None to keep all: `coils.mixing`.
+    Raises `ConfigError` for fewer coils than 1.
+    """
 
     recipe: Recipe = field(default_factory=Recipe)
     mask: MaskChoice = field(default_factory=MaskChoice)
     maps: str | None = None
     runtime: Runtime = field(default_factory=Runtime)
+    whiten: bool = False
+    coils: int | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.whiten, bool):
+            raise ConfigError(f"whiten is {self.whiten!r}.", do="It is true or false.")
+        if self.coils is not None and (type(self.coils) is not int or self.coils < 1):
+            raise ConfigError(
+                f"coils is {self.coils!r}.",
+                "It is the number of virtual coils.",
+                "Use 1 or more, or leave it out.",
+            )
 
     @property
     def files(self) -> list[Path]:
@@ -33,7 +49,7 @@ class Settings:
 
 
 def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
-    """Settings of a configuration, flags first: ``mask``, ``maps``, ``runtime``, and the keys of `Recipe`.
+    """Settings of a configuration, flags first: ``mask``, ``maps``, ``whiten``, ``coils``, ``runtime``, and the keys of `Recipe`.
 
     Flags that are None are left out; ``mask_name``, ``accel`` and ``center`` are the mask's. Raises
     `ConfigError` for unknown keys and names.
@@ -41,11 +57,12 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
     mask = config.get("mask") or {}
     mask = dict(mask) if isinstance(mask, Mapping) else {"name": str(mask)}
     runtime = dict(config.get("runtime") or {})
-    recipe = {key: value for key, value in config.items() if key not in ("mask", "maps", "runtime")}
-    known = [*parameters(Recipe)[0], "mask", "maps", "runtime"]
+    ours = ("mask", "maps", "whiten", "coils", "runtime")
+    recipe = {key: value for key, value in config.items() if key not in ours}
+    known = [*parameters(Recipe)[0], *ours]
     refuse_unknown(recipe, known, "The configuration")
     given = {key: value for key, value in flags.items() if value is not None}
-    maps = given.pop("maps", config.get("maps"))
+    maps, whiten, coils = (given.pop(key, config.get(key)) for key in ("maps", "whiten", "coils"))
     if "mask_name" in given and given["mask_name"] != mask.get("name"):
         mask = {}
     mask |= {name: given.pop(flag) for flag, name in MASK_FLAGS.items() if flag in given}
@@ -55,6 +72,8 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
         construct(MaskChoice, mask, "A mask"),
         None if maps is None else str(maps),
         construct(Runtime, runtime, "The runtime"),
+        False if whiten is None else whiten,
+        coils,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from operators.coils import rss
+from operators.coils import mix, rss
 from operators.fourier import ifft2c
 
 from ...io import center_crop, crop_readout, read_maps
@@ -21,7 +21,7 @@ from .settings import Settings
 
 def batches(plan: PlannedFile, indices: Sequence[int], settings: Settings, prior: Any) -> list[Sequence[int]]:
     """``indices`` in pieces of as many slices as are sampled together."""
-    size = slices_at_once(plan.size, plan.file.coils, settings, prior)
+    size = slices_at_once(plan.size, plan.coils, settings, prior)
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
@@ -58,13 +58,17 @@ def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[
     if plan.cropped_readout:
         kspace, mask = crop_readout(kspace, plan.size[0]), mask.all(0).expand(plan.size)
         maps = None if maps is None else center_crop(maps, plan.size)
+    kspace, maps = plan.mixing(kspace), None if maps is None else plan.mixing(maps)
     device = settings.runtime.torch_device()
     one = normalise(kspace.to(device), mask, settings.recipe, index=index, maps=maps)
     return one, reference_of(plan, piece.kspace, piece.reference)
 
 
 def reference_of(plan: PlannedFile, kspace: Tensor, stored: Tensor | None) -> Tensor | None:
-    """The file's own reference, else the root sum of squares of k-space of which samples are left out; (h, w)."""
-    if stored is not None or not plan.acquisition.simulated:
-        return stored
-    return center_crop(rss(ifft2c(kspace)), plan.file.crop)
+    """The file's own reference, else the root sum of squares of k-space of which samples are left out; (h, w).
+
+    Whitened coils weigh the image in another way than the file's: its own reference is then none.
+    """
+    if (stored is not None and not plan.whitened) or not plan.acquisition.simulated:
+        return None if plan.whitened else stored
+    return center_crop(rss(ifft2c(mix(plan.mixing.whitening.to(kspace), kspace))), plan.file.crop)

@@ -1,0 +1,119 @@
+"""The coils that are reconstructed: those of the file, whitened and compressed where that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from operators.coils import coil_energy, compression, mix, noise_covariance, whitening
+from operators.errors import OperatorError
+
+from ...errors import ConfigError
+from ...io import KSpaceFile, Survey
+from ...io.acquisition import Acquisition, sampled_in
+from .settings import Settings
+
+SLICES = 8  # looked at, of a file with more: noise and coils are the same in all
+NOISIER = 3.0  # times the median noise, from where on a coil spoils what is not whitened
+PER_COIL = 8  # samples of a noise scan, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """``matrix`` (n, coils) complex64 makes the coils that are reconstructed, ``whitening`` (alive, coils) all there are.
+
+    Both leave out coils that receive nothing. ``said``: what was done, and what a user should know of it, a sentence each.
+    """
+
+    matrix: Tensor
+    whitening: Tensor
+    said: tuple[str, ...] = ()
+
+    def __call__(self, kspace: Tensor) -> Tensor:
+        """k-space or maps (..., coils, H, W) -> (..., n, H, W)."""
+        return mix(self.matrix.to(kspace), kspace)
+
+
+def mixing(file: KSpaceFile, found: Survey, acquisition: Acquisition, settings: Settings) -> Mixing:
+    """How the coils of ``file`` are mixed: ``C W``, W `whitening`, C `compression` of what W makes; else the identity.
+
+    The noise covariance is that of the noise scan; where the file has none, of the outer k-space. W is scaled to
+    determinant 1, so that noise keeps its geometric mean level over the coils, and images their units. Raises `ConfigError`
+    for more virtual coils than coils that receive anything.
+    """
+    alive = found.alive.nonzero()[:, 0]
+    if settings.coils is not None and settings.coils > len(alive):
+        raise ConfigError(
+            f"{file.path}: {settings.coils} virtual coils were asked for.",
+            f"It has {len(alive)} coils that receive anything.",
+            f"Use --coils 1 to {len(alive)}, or leave it out.",
+        )
+    select = torch.eye(file.coils, dtype=torch.complex128)[alive]
+    dead = [str(i) for i in range(file.coils) if not found.alive[i]]
+    said = [f"coil {', '.join(dead)} receives nothing and is left out"] if dead else []
+    white = select
+    if settings.whiten:
+        covariance, source = noise_of(file, acquisition, alive)
+        white = unit_determinant(whitening(covariance)) @ select
+        said.append(f"whitened by the noise of {source}")
+    elif len(alive) > 1:
+        with suppress(OperatorError):  # too few samples to tell
+            said += noisier(noise_of(file, acquisition, alive, 1)[0], alive)
+    matrix = white
+    if settings.coils is not None:
+        energy = torch.stack(
+            [coil_energy(mix(white.to(k), k)) for k, _ in some_slices(file, acquisition)]
+        ).sum(0)
+        virtual = compression(energy, settings.coils)
+        matrix = virtual @ white
+        kept = float((virtual @ energy @ virtual.mH).trace().real / energy.trace().real)
+        said.append(f"{settings.coils} virtual coils of {len(alive)} keep {100 * kept:.4g} % of the energy")
+    return Mixing(matrix.to(torch.complex64), white.to(torch.complex64), tuple(said))
+
+
+def unit_determinant(matrix: Tensor) -> Tensor:
+    """A triangular matrix over the geometric mean of its diagonal: it keeps volumes."""
+    return matrix / matrix.diagonal().abs().log().mean().exp()
+
+
+def some_slices(
+    file: KSpaceFile, acquisition: Acquisition, most: int = SLICES
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(k-space (coils, H, W) of the samples that are used, their mask) of at most ``most`` slices, evenly spread."""
+    count = min(most, file.slices)
+    for part in range(count):
+        kspace = file.read_slice(int((part + 0.5) * file.slices / count)).kspace
+        mask = sampled_in(kspace, acquisition.mask)
+        yield kspace * mask, mask
+
+
+def noise_of(
+    file: KSpaceFile, acquisition: Acquisition, alive: Tensor, most: int = SLICES
+) -> tuple[Tensor, str]:
+    """The noise covariance of the coils ``alive``, and where it was found; of slices without a noise scan their mean."""
+    scan = file.store.noise_scan()
+    if scan is not None and scan.shape[1] >= PER_COIL * len(scan):
+        samples = torch.from_numpy(scan)[alive, None].to(torch.complex128)
+        return noise_covariance(samples, scan=True), "the noise scan"
+    found = [
+        noise_covariance(kspace[alive].to(torch.complex128), mask)
+        for kspace, mask in some_slices(file, acquisition, most)
+    ]
+    return torch.stack(found).mean(0), "the outer k-space"
+
+
+def noisier(covariance: Tensor, alive: Tensor) -> list[str]:
+    """A sentence if the noise of some coils is far above that of most."""
+    level = covariance.diagonal().real.sqrt()
+    ratio = level / level.median()
+    found = [int(i) for i in (ratio > NOISIER).nonzero()[:, 0]]
+    if not found:
+        return []
+    names = ", ".join(str(int(alive[i])) for i in found)
+    return [
+        f"coil {names} has {float(ratio[found].max()):.2g} times the noise of most others: --whiten weighs it"
+    ]
