@@ -83,9 +83,28 @@ def noise_covariance(samples: Tensor, mask: Tensor | None = None, scan: bool = F
     """``E[n n^H]`` (coils, coils), complex; its diagonal is twice the variance per real component.
 
     ``scan=True``: ``samples`` (..., coils, H, W) is a noise scan, used whole. Otherwise it is k-space
-    and the covariance is taken over what `noise_level` finds to be noise alone.
+    and the covariance is taken over what `noise_level` finds to be noise alone: first with the coils as they are, then
+    whitened by what was found, so that a coil of much noise does not hide the others' signal.
     """
-    noise = by_coil(samples) if scan else quietest(samples.reshape(-1, *samples.shape[-3:]), mask).mT
+    if scan:
+        return covariance_of(by_coil(samples))
+    kspace = samples.reshape(-1, *samples.shape[-3:])
+    found = covariance_of(quietest(kspace, mask).mT)
+    for _ in range(LOOKS):
+        factor, failed = torch.linalg.cholesky_ex(found)
+        if failed:
+            break
+        white = torch.linalg.solve_triangular(factor, by_coil(kspace), upper=False)
+        white = white.unflatten(1, (len(kspace), *kspace.shape[-2:])).movedim(0, 1)
+        found = factor @ covariance_of(quietest(white, mask).mT) @ factor.mH
+    return found
+
+
+LOOKS = 2  # at whitened k-space, for its noise
+
+
+def covariance_of(noise: Tensor) -> Tensor:
+    """``E[n n^H]`` (coils, coils) of samples (coils, n) of noise."""
     return noise @ noise.mH / noise.shape[1]
 
 
