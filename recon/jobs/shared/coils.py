@@ -17,7 +17,7 @@ from ...io import KSpaceFile, Survey
 from ...io.acquisition import Acquisition, sampled_in
 from .settings import Settings
 
-SLICES = 8  # looked at, of a file with more: noise and coils are the same in all
+LOOKED_AT = 8  # looked at, of a file with more: noise and coils are the same in all
 NOISIER = 3.0  # times the median noise, from where on a coil spoils what is not whitened
 PER_COIL = 8  # samples of a noise scan, at least
 
@@ -81,7 +81,7 @@ def unit_determinant(matrix: Tensor) -> Tensor:
 
 
 def some_slices(
-    file: KSpaceFile, acquisition: Acquisition, most: int = SLICES
+    file: KSpaceFile, acquisition: Acquisition, most: int = LOOKED_AT
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(k-space (coils, H, W) of the samples that are used, their mask) of at most ``most`` slices, evenly spread."""
     count = min(most, file.slices)
@@ -92,7 +92,7 @@ def some_slices(
 
 
 def noise_of(
-    file: KSpaceFile, acquisition: Acquisition, alive: Tensor, most: int = SLICES
+    file: KSpaceFile, acquisition: Acquisition, alive: Tensor, most: int = LOOKED_AT
 ) -> tuple[Tensor, str]:
     """The noise covariance of the coils ``alive``, and where it was found; of slices without a noise scan their mean."""
     scan = file.store.noise_scan()
