@@ -163,7 +163,7 @@ COMMANDS = {
     "inspect": Command(
         "show what a k-space file holds, how it was sampled, and what is wrong with it",
         "check the arguments and do nothing",
-        (Argument("files", "FILE", "k-space file: fastMRI HDF5, BART cfl, npy or npz", nargs="+"),),
+        (Argument("files", "FILE", "k-space file: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz", nargs="+"),),
     ),
     "reconstruct": Command(
         "reconstruct k-space files, with the uncertainty of each pixel",
@@ -173,6 +173,15 @@ COMMANDS = {
             out_folder(OUT),
             OVERWRITE,
             CONFIG,
+            Argument(
+                "--format",
+                "NAME",
+                "also write mean and std as nifti or dicom; may be repeated",
+                action="append",
+            ),
+            Argument(
+                "--dicom-template", "FILE", "a DICOM image of the study, whose patient and study DICOM gets"
+            ),
         ),
         {
             "undersampling (default: the file's own mask, or all lines)": MASK_ARGUMENTS,

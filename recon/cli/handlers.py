@@ -103,7 +103,10 @@ def reconstruct_with(settings: Any, args: argparse.Namespace) -> int:
 
     if args.dry_run:
         show(settings)
-    outcome = reconstruct(args.files, settings, args.out, **how(args))
+    written = (
+        {"formats": args.format or (), "dicom_template": args.dicom_template} if "format" in args else {}
+    )
+    outcome = reconstruct(args.files, settings, args.out, **how(args), **written)
     if outcome.fresh:
         results = ", ".join(map(str, outcome.fresh))
         print(f"Results: {results} (HDF5), with a picture of each slice beside them.")

@@ -28,6 +28,7 @@ from ..io.outcome import Failure, Outcome
 from ..io.results import part_of
 from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
+from .shared.exports import Exports, make_exports
 from .shared.planning import PlannedFile, kspace_files, plan_file, plan_in_words
 from .shared.settings import Settings, prepared_prior
 from .shared.slices import batches, reconstruct_some, reference_of
@@ -41,6 +42,8 @@ def reconstruct(
     overwrite: bool = False,
     dry_run: bool = False,
     reads: Sequence[str | Path] = (),
+    formats: Sequence[str] = (),
+    dicom_template: str | Path | None = None,
     say: Callable[[str], object] | None = None,
     fail: Callable[[Failure], object] = lambda failure: None,
 ) -> Outcome:
@@ -50,26 +53,28 @@ def reconstruct(
     fails does not stop the others. A run that is interrupted leaves ``.h5.part`` files, which the
     next one with the same settings goes on with; finished slices are never done twice. ``reads`` are
     further files that the command reads, such as its configuration: none of its inputs is written
-    over. ``fail`` is told of each failure as it happens. Raises `ConfigError` and `OutputError` for
+    over. ``formats`` (nifti, dicom) are written beside each result, DICOM with the patient and study of the file
+    ``dicom_template``. ``fail`` is told of each failure as it happens. Raises `ConfigError` and `OutputError` for
     what concerns all inputs.
     """
     settings = settings or Settings()
     say = say or tqdm.write
     outcome = Outcome(fail=fail)
 
+    exports = make_exports(formats, dicom_template)
     prior = prepared_prior(settings)
     files = kspace_files(inputs, outcome.failed)
     targets = result_paths(files, out)
-    refuse_overwriting(targets, reads := [*files, *settings.files, *reads])
+    refuse_overwriting(targets, reads := [*files, *settings.files, *reads, *filter(None, [dicom_template])])
     check_folder(out)
     try:
-        plans = plan_files(files, targets, settings, prior, overwrite, reads, outcome.failed)
+        plans = plan_files(files, targets, settings, prior, exports, overwrite, reads, outcome.failed)
         if dry_run:
             for plan in plans:
                 say(plan_in_words(plan, settings, prior))
             outcome.done = [plan.target for plan in plans]
             return outcome
-        reconstruct_files(plans, settings, prior, overwrite, outcome, say)
+        reconstruct_files(plans, settings, prior, exports, overwrite, outcome, say)
     except KeyboardInterrupt:
         outcome.interrupted = True
         afresh = overwrite and any(part_of(target).exists() for target in targets)
@@ -86,6 +91,7 @@ def plan_files(
     targets: Sequence[Path],
     settings: Settings,
     prior: Any,
+    exports: Exports,
     overwrite: bool,
     reads: Sequence[str | Path],
     failed: Callable[[Path, Exception], None],
@@ -98,8 +104,11 @@ def plan_files(
                 file = open_kspace(path)
                 plan = plan_file(file, survey(file), target, settings, prior)
                 refuse_overwriting((picture_path(target, index) for index in range(file.slices)), reads)
+                refuse_overwriting(exports.paths(plan, settings), reads)
                 refuse_busy(target)
-                plans.append(replace(plan, done=is_done(target, plan.config, plan.source, overwrite)))
+                plan = replace(plan, done=is_done(target, plan.config, plan.source, overwrite))
+                exports.refuse_existing(plan, settings, overwrite)
+                plans.append(plan)
             except Exception as error:
                 failed(path, error)
             bar.update()
@@ -113,14 +122,25 @@ def reconstruct_files(
     plans: Sequence[PlannedFile],
     settings: Settings,
     prior: Any,
+    exports: Exports,
     overwrite: bool,
     outcome: Outcome,
     say: Callable[[str], object],
 ) -> None:
     """Reconstruct what is planned, a file at a time, under one bar; ``outcome`` is kept up to date."""
-    outcome.done = [plan.target for plan in plans if plan.done]
-    for target in outcome.done:
-        say(f"{target} is done already.")
+
+    def export(plan: PlannedFile) -> None:
+        for path in exports.write(plan, settings, overwrite):
+            say(f"Written: {path}")
+
+    for plan in plans:
+        if plan.done:
+            say(f"{plan.target} is done already.")
+            outcome.done.append(plan.target)
+            try:
+                export(plan)
+            except Exception as error:
+                outcome.failed(plan.file.path, error)
     todo = [plan for plan in plans if not plan.done]
     steps = sum(plan.file.slices for plan in todo) * settings.recipe.steps
     with tqdm(total=steps, unit="step", disable=None, smoothing=0.05) as bar:
@@ -133,6 +153,7 @@ def reconstruct_files(
                 reconstruct_file(plan, settings, prior, overwrite, bar, say)
                 outcome.done.append(plan.target)
                 outcome.fresh.append(plan.target)
+                export(plan)
             except Exception as error:
                 outcome.failed(path, error)
 
