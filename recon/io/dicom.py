@@ -14,7 +14,7 @@ from .targets import fitting
 
 MR, SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7"
 TOP = 65535  # the largest stored value
-NUMBERS = {"mean": 1, "std": 2}  # of the series, after a hundred times the template's
+SERIES = {"mean": 1, "std": 2}  # of the series, after a hundred times the template's
 
 COPIED = [
     "SpecificCharacterSet",
@@ -156,7 +156,7 @@ def series_dataset(template: Any, name: str, source: str, about: str, placed: bo
             setattr(made, keyword, None)
     made.SOPClassUID, made.Modality = (MR, "MR") if placed else (SECONDARY_CAPTURE, "MR")
     made.SeriesInstanceUID = generate_uid(entropy_srcs=[source, name])
-    made.SeriesNumber = 100 * int(template.get("SeriesNumber") or 0) + NUMBERS[name]
+    made.SeriesNumber = 100 * int(template.get("SeriesNumber") or 0) + SERIES[name]
     made.SeriesDescription = f"recon posterior {name}"
     made.ImageType = ["DERIVED", "SECONDARY", "OTHER", name.upper()]
     made.DerivationDescription = about
