@@ -100,18 +100,24 @@ def reconstruct_slice(
 
 
 def normalise(
-    kspace: Tensor, mask: Tensor, recipe: Recipe, *, index: int = 0, maps: Tensor | None = None
+    kspace: Tensor,
+    mask: Tensor,
+    recipe: Recipe,
+    *,
+    index: int = 0,
+    maps: Tensor | None = None,
+    calibration: Tensor | None = None,
 ) -> Normalised:
     """``y = M kspace``; maps by ESPIRiT from its centre unless given, noise from its periphery, scale from CG-SENSE.
 
-    kspace (coils, H, W) complex; mask (W,) or (H, W), true where sampled; maps (sets, coils, H, W).
+    kspace (coils, H, W) complex; mask (W,) or (H, W), true where sampled; maps (sets, coils, H, W). ``calibration``
+    (coils, H, W) is k-space of another scan, zero where not measured, that the maps are estimated from instead.
     """
     mask = torch.as_tensor(mask, device=kspace.device).expand(kspace.shape[-2:])
     y = kspace * mask
     if maps is None and len(kspace) > 1:
         maps, _ = espirit(
-            y,
-            mask,
+            *((y, mask) if calibration is None else (calibration, (calibration != 0).any(0))),
             recipe.calibration,
             recipe.kernel,
             crop=recipe.crop,

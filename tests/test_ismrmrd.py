@@ -16,11 +16,14 @@ pytest.importorskip(
 
 from make_ismrmrd import header, lines_of, readout, scan, write
 from make_kspace import crop, fft2c, ifft2c
+from make_prior import make_prior
 
-from recon import io
+from recon import io, mri
 from recon.errors import InputError
 from recon.io.acquisition import MaskChoice, acquire, sampled_in
+from recon.jobs import reconstruct as app
 from recon.jobs.inspect import inspect
+from recon.jobs.shared.settings import settle
 
 X, Y, COILS = 32, 24, 3
 XML = header((2 * X, Y, 1), (X, Y, 1))
@@ -112,7 +115,34 @@ def test_calibration_lines_belong_to_the_image_unless_they_were_a_scan_of_their_
     mask = acquire(file, io.survey(file), MaskChoice()).mask
     wanted = set(range(0, Y, 4)) | (set(range(8, 15)) if used else set())
     assert set(mask[0].nonzero()[:, 0].tolist()) == wanted
-    assert ("separate calibration" in " ".join(file.notes)) is not used
+    found = file.read_slice(0).calibration
+    assert (found is None) is used
+    if not used:
+        assert {n for n in range(Y) if found[..., n].abs().max() > 0} == {9, 10, 11, 13, 14}
+        assert "5 of a calibration scan" in inspect(path)
+
+
+def test_maps_are_those_of_a_calibration_scan_of_its_own(tmp_path, monkeypatch):
+    """Every second line of the image, and 12 lines of a scan that is ten times as bright; no central lines are missed."""
+    monkeypatch.setattr(app, "save_panel", lambda *a, **k: None)
+    seen, real = [], mri.espirit
+    monkeypatch.setattr(mri, "espirit", lambda *a, **k: seen.append(a) or real(*a, **k))
+    kspace = scan()[0]
+    flags = ["ACQ_IS_PARALLEL_CALIBRATION"]
+    lines = [
+        *lines_of(kspace, range(0, Y, 2)),
+        *lines_of(10 * kspace, range(6, 18), flags=flags, idx={"repetition": 5}),
+    ]
+    path = write(tmp_path / "x.h5", header((2 * X, Y, 1), (X, Y, 1), calibration="separate"), lines)
+    made = settle({"prior": str(make_prior(tmp_path)), "steps": 2, "samples": 1, "coils": 2}, {})
+    outcome = app.reconstruct([path], made, tmp_path / "out", say=lambda line: None)
+    assert not outcome.failures and len(seen) == 1
+    calibration, mask = seen[0][:2]
+    assert calibration.shape == (2, X, Y) and mask[0].nonzero()[:, 0].tolist() == list(range(6, 18))
+    short = [*lines[: Y // 2], *lines[Y // 2 + 5 : Y // 2 + 8]]  # the lines 11 to 13
+    few = write(tmp_path / "y.h5", header((2 * X, Y, 1), (X, Y, 1), calibration="separate"), short)
+    outcome = app.reconstruct([few], made, tmp_path / "out", say=lambda line: None)
+    assert "fully sampled centre" in str(outcome.failures[0].error)
 
 
 def test_partial_fourier_of_the_phase_encoding_stands_beside_its_centre(tmp_path):
@@ -311,11 +341,24 @@ def without_acquisitions(path: Path) -> Path:
     return path
 
 
-def linked(path: Path, what: str) -> Path:
+def linked(path: Path, what: str, how: str) -> Path:
+    """A file whose readouts or header lie in another file, which is never opened."""
     write(path, XML, lines_of(scan()[0], [0]))
+    name = f"dataset/{what}"
     with h5py.File(path, "a") as file:
-        del file[f"dataset/{what}"]
-        file[f"dataset/{what}"] = h5py.ExternalLink("another.h5", f"dataset/{what}")
+        kind = file[name].dtype if what == "data" else np.dtype("S100")
+        del file[name]
+        if how == "external link":
+            file[name] = h5py.ExternalLink("another.h5", name)
+        elif how == "soft link":
+            file["beside"] = h5py.ExternalLink("another.h5", name)
+            file[name] = h5py.SoftLink("/beside")
+        elif how == "external storage":
+            file.create_dataset(name, (1,), kind, external=[("another.h5", 0, 2**20)])
+        else:
+            layout = h5py.VirtualLayout((1,), kind)
+            layout[:] = h5py.VirtualSource("another.h5", name, (1,), kind)
+            file.create_virtual_dataset(name, layout)
     return path
 
 
@@ -349,8 +392,6 @@ REFUSED = {
         lambda p: write(p, header((2 * X, Y, 1), (X, Y, 1), trajectory="radial"), lines_of(scan()[0])),
         ("trajectory radial",),
     ),
-    "readouts in another file": (lambda p: linked(p, "data"), ("external link to another.h5",)),
-    "a header in another file": (lambda p: linked(p, "xml"), ("external link to another.h5",)),
     "two measurements": (two_measurements, ("holds 2 measurements", "first, second")),
 }
 
@@ -360,6 +401,19 @@ def test_what_cannot_be_used_is_refused(tmp_path, kind):
     make, words = REFUSED[kind]
     path = make(tmp_path / "x.h5")
     refused(lambda: io.survey(io.open_kspace(path)), str(path), *words)
+
+
+HOW = ("external link", "soft link", "external storage", "virtual")
+
+
+@pytest.mark.parametrize(
+    ("what", "how"), [(w, h) for w in ("data", "xml") for h in HOW if (w, h) != ("data", "external storage")]
+)
+def test_no_other_file_is_opened(tmp_path, what, how):
+    """Readouts have no fixed length, so HDF5 itself lets them lie in no raw file."""
+    path = linked(tmp_path / "x.h5", what, how)
+    (tmp_path / "another.h5").write_bytes(write(tmp_path / "y.h5", XML, lines_of(scan()[0])).read_bytes())
+    refused(lambda: io.survey(io.open_kspace(path)), str(path), "another.h5")
 
 
 def test_without_the_package_the_error_says_how_to_install_it(tmp_path, monkeypatch):

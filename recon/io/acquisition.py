@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from operators.masks import MASKS, acceleration, calibration_region, make_mask
@@ -176,8 +177,13 @@ def has_gaps(measured: Tensor) -> bool:
 
 
 def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int) -> None:
-    """Raises `InputError` if the fully sampled centre is smaller than the ``kernel`` of the map estimation."""
-    rows, columns = calibration_region(acquisition.mask)
+    """Raises `InputError` if the fully sampled centre is smaller than the ``kernel`` of the map estimation.
+
+    The centre is that of the calibration scan, where the file has one.
+    """
+    calibration = file.store.calibration(0)
+    mask = acquisition.mask if calibration is None else pattern(torch.from_numpy((calibration != 0).any(0)))
+    rows, columns = calibration_region(mask)
     size = (rows.stop - rows.start, columns.stop - columns.start)
     if min(size) < kernel:
         raise InputError(

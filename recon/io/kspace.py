@@ -23,7 +23,8 @@ class KSpaceSlice:
     """One slice: ``kspace`` (coils, H, W) complex64 in the file's own units, centred.
 
     ``reference`` (h, w) float32, already of the cropped size; ``mask`` (W,) or (H, W) bool, true
-    where sampled; ``maps`` (sets, coils, H, W) complex64. Each is None where the file has none.
+    where sampled; ``maps`` (sets, coils, H, W) complex64; ``calibration`` (coils, H, W) k-space of a scan of its own that
+    maps are estimated from, zero where not measured. Each is None where the file has none.
     """
 
     index: int
@@ -31,6 +32,7 @@ class KSpaceSlice:
     reference: Tensor | None = None
     mask: Tensor | None = None
     maps: Tensor | None = None
+    calibration: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,15 @@ class KSpaceFile:
                 f"It has {self.slices}, counted from 0.",
                 f"Choose one of 0 to {self.slices - 1}.",
             )
-        return KSpaceSlice(index, self._kspace(index), self._reference(index), self.mask, self._maps(index))
+        found = self.store.calibration(index)
+        return KSpaceSlice(
+            index,
+            self._kspace(index),
+            self._reference(index),
+            self.mask,
+            self._maps(index),
+            None if found is None else as_tensor(found, np.complex64),
+        )
 
     def _kspace(self, index: int) -> Tensor:
         whole = len(self.store.entries()[self.name].shape) == 3 and self.store.axes == "coils"

@@ -66,6 +66,13 @@ class Store:
         """Where the pixels of the images of k-space of ``size`` (H, W) lie, as far as the file says."""
         return None
 
+    def calibration(self, index: int) -> np.ndarray | None:
+        """k-space (coils, H, W) complex64 that the maps of slice ``index`` are estimated from, zero where not measured.
+
+        None where that is the slice's own.
+        """
+        return None
+
     def noise_scan(self) -> np.ndarray | None:
         """Samples (coils, n) complex64 of noise alone, taken without excitation, if the file has any."""
         return None

@@ -22,6 +22,7 @@ from .partitions import planes_of_volume
 
 COUNTERS = ("set", "repetition", "phase", "contrast", "slice")  # of images, the slowest first
 SEPARATE = ("separate", "external")  # modes of calibration lines that are no part of the images
+KEPT = 2  # volumes in memory: of an image, and of its calibration
 FULL_ENOUGH = 0.5  # readouts of an image over those of the fullest; one with fewer was interrupted
 
 
@@ -68,7 +69,7 @@ class ISMRMRDStore(Store):
     @cached_property
     def images(self) -> list[np.ndarray]:
         """For each image or volume, in the order of ``kspace``, the indices of its readouts."""
-        return self._sorted[0]
+        return self._sorted.images
 
     @property
     def coils(self) -> int:
@@ -91,7 +92,15 @@ class ISMRMRDStore(Store):
             return np.stack([self.fetch(name, i) for i in range(count)])
         with self.reading():
             image, plane = divmod(index, self.planes)
-            return self._volume(image)[plane]
+            return self._volume(self.images[image])[plane]
+
+    def calibration(self, index: int) -> np.ndarray | None:
+        image, plane = divmod(index, self.planes)
+        numbers = self.acquisitions.heads["idx"]["slice"]
+        chosen = self._sorted.calibration
+        chosen = chosen[numbers[chosen] == numbers[self.images[image][0]]]
+        with self.reading():
+            return self._volume(chosen)[plane] if len(chosen) else None
 
     def header(self) -> Header:
         return self.encoding.header(self.stored_header)
@@ -128,11 +137,14 @@ class ISMRMRDStore(Store):
         if several:
             told["order"] = " x ".join(several) + ", the first counted fastest"
         noise = len(self.acquisitions.noise)
-        told["readouts"] = f"{len(np.concatenate(self.images))} of images, {noise} of noise, of {len(heads)}"
+        calibration = len(self._sorted.calibration)
+        told["readouts"] = f"{len(np.concatenate(self.images))} of images, {noise} of noise" + (
+            f", {calibration} of a calibration scan, of {len(heads)}" if calibration else f", of {len(heads)}"
+        )
         return told
 
     def notes(self) -> list[str]:
-        notes = list(self._sorted[1])
+        notes = list(self._sorted.notes)
         used = np.concatenate(self.images)
         if self.acquisitions.flagged("ACQ_IS_REVERSE")[used].any():
             notes.append(
@@ -154,8 +166,8 @@ class ISMRMRDStore(Store):
         return int(Counter(refs.tolist()).most_common(1)[0][0]) if len(refs) else 0
 
     @cached_property
-    def _sorted(self) -> tuple[list[np.ndarray], list[str]]:
-        """The readouts of each image or volume, and what is to be said of those that were left out."""
+    def _sorted(self) -> Sorting:
+        """The readouts of each image or volume, those of a calibration scan, and what is to be said of the others."""
         imaging, heads, notes = self.acquisitions.imaging, self.acquisitions.heads, []
         refuse_without_images(self, imaging)
         if self.stored_header.trajectory not in CARTESIAN:
@@ -170,9 +182,9 @@ class ISMRMRDStore(Store):
         imaging = imaging[~other]
         alone = self.acquisitions.flagged("ACQ_IS_PARALLEL_CALIBRATION")
         alone &= ~self.acquisitions.flagged("ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING")
-        if self.stored_header.calibration in SEPARATE and alone[imaging].any():
-            notes.append(f"{int(alone[imaging].sum())} readouts of a separate calibration scan are left out.")
-            imaging = imaging[~alone[imaging]]
+        separate = imaging[:0]
+        if self.stored_header.calibration in SEPARATE:
+            separate, imaging = imaging[alone[imaging]], imaging[~alone[imaging]]
             refuse_without_images(self, imaging)
         coils = heads["active_channels"][imaging]
         if (coils != coils[0]).any():
@@ -187,31 +199,30 @@ class ISMRMRDStore(Store):
         whole = [indices for indices in images if len(indices) >= FULL_ENOUGH * fullest]
         if len(whole) < len(images):
             notes.append(f"{len(images) - len(whole)} interrupted images of {len(images)} are left out.")
-        return whole, notes
+        return Sorting(whole, separate[heads["active_channels"][separate] == coils[0]], tuple(notes))
 
     @cached_property
-    def _kept(self) -> dict[int, np.ndarray]:
+    def _kept(self) -> dict[bytes, np.ndarray]:
         return {}
 
-    def _volume(self, image: int) -> np.ndarray:
-        """(planes, coils, H, W) of one image; the last one is kept if it is a volume."""
-        if image not in self._kept:
-            self._kept.clear()
-            found = self._assembled(image)
-            if len(found) == 1:
-                return found
-            self._kept[image] = found
-        return self._kept[image]
+    def _volume(self, indices: np.ndarray) -> np.ndarray:
+        """(planes, coils, H, W) of the readouts ``indices``; the last volumes are kept."""
+        key = indices.tobytes()
+        if key not in self._kept:
+            while len(self._kept) >= KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = self._assembled(indices)
+        return self._kept[key] if self.planes > 1 else self._kept.pop(key)
 
-    def _assembled(self, image: int) -> np.ndarray:
-        """The readouts of an image in their places, averaged; (planes, coils, H, W)."""
+    def _assembled(self, indices: np.ndarray) -> np.ndarray:
+        """The readouts ``indices`` in their places, averaged; (planes, coils, H, W)."""
         rows, columns, partitions = self.encoding.matrix
         shape = (partitions, columns, self.coils, rows)
         refuse_more_than_memory(shape, np.dtype(np.complex64))
         total = np.zeros(shape, np.complex64)
         count = np.zeros((partitions, columns, rows), np.int32)
         turned = self.acquisitions.flagged("ACQ_IS_REVERSE")
-        for index, readout in self.acquisitions.read(self.images[image]):
+        for index, readout in self.acquisitions.read(indices):
             first, samples, line, partition = self.encoding.place(readout, bool(turned[index]), self.path)
             there = slice(first, first + samples.shape[1])
             total[partition, line, :, there] += samples
@@ -224,6 +235,15 @@ class ISMRMRDStore(Store):
             kspace = planes_of_volume(kspace, sampled, self.path)
         first = partitions // 2 - self.planes // 2
         return np.ascontiguousarray(kspace[first : first + self.planes])
+
+
+@dataclass(frozen=True, eq=False)
+class Sorting:
+    """Indices of readouts: for each image or volume, and of a calibration scan of its own; and what is to be said."""
+
+    images: list[np.ndarray]
+    calibration: np.ndarray
+    notes: tuple[str, ...]
 
 
 def raw_groups(path: Any) -> list[str]:

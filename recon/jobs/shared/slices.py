@@ -58,9 +58,17 @@ def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[
     if plan.cropped_readout:
         kspace, mask = crop_readout(kspace, plan.size[0]), mask.all(0).expand(plan.size)
         maps = None if maps is None else center_crop(maps, plan.size)
-    kspace, maps = plan.mixing(kspace), None if maps is None else plan.mixing(maps)
+    mixed = (None if array is None else plan.mixing(array) for array in (kspace, maps, piece.calibration))
+    kspace, maps, calibration = mixed
     device = settings.runtime.torch_device()
-    one = normalise(kspace.to(device), mask, settings.recipe, index=index, maps=maps)
+    one = normalise(
+        kspace.to(device),
+        mask,
+        settings.recipe,
+        index=index,
+        maps=maps,
+        calibration=None if calibration is None else calibration.to(device),
+    )
     return one, reference_of(plan, piece.kspace, piece.reference)
 
 
