@@ -13,7 +13,7 @@ from recon.benchmark.curve import run as solver_curve
 from recon.benchmark.curve.points import Point, append_point, read_points
 from recon.benchmark.curve.report import curve_report, fewest, over_cases, points_within
 from recon.benchmark.curve.run import CURVE_SOLVERS, read_curve, steps_within
-from recon.benchmark.scans import comparison
+from recon.benchmark.scans.real import CASES
 from recon.cli import main
 from recon.errors import SamplingError
 from recon.io.reports import moved_apart
@@ -142,20 +142,32 @@ def test_another_name_of_bench_is_offered(capsys):
 
 
 def test_methods_beside_one_another_on_the_scan(place, capsys, monkeypatch):
-    monkeypatch.setattr(comparison, "CASES", {"4x random": comparison.CASES["4x random"]})
     monkeypatch.setenv("PATH", "")  # without BART
-    assert main(["bench", "mri", "--data", str(place), "--config", str(place / "tiny.yaml")]) == 0
-    head, _, *lines = capsys.readouterr().out.splitlines()
-    assert "SSIM" in head
+    where = ["--data", str(place), "--config", str(place / "tiny.yaml")]
+    assert main(["bench", "mri", *where, "--cases", "4x random"]) == 0
+    without, name, head, _, *lines, ahead = capsys.readouterr().out.splitlines()
+    assert "BART is left out" in without and name == f"{NAME}:" and "SSIM" in head and "residual" in head
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [(cell[2], cell[3]) for cell in cells] == [
+    assert [(cell[2].split(",")[0], cell[3]) for cell in cells] == [
         ("zero-filled", "0"),
         ("CG-SENSE", "0"),
-        ("recon, one sample", "1 x 10"),
-        ("recon, mean of 16", "16 x 10"),
-        ("recon, mean of 4", "4 x 50"),
+        ("total variation", "0"),
+        ("recon", "16 x 10"),
     ]
     assert all(0 < float(cell[4]) < 60 for cell in cells)
+    tv, ours = (float(cell[4]) for cell in cells[2:])
+    assert f"total variation by {ours - tv:+.2f} / " in ahead
+
+
+def test_scans_of_your_own_and_wrong_names(place, capsys):
+    where = ["bench", "mri", "--config", str(place / "tiny.yaml"), "--methods", "zero-filled"]
+    assert main([*where, "--scans", str(place / NAME)]) == 0
+    said = capsys.readouterr().out
+    assert all(f"| {case} |" in said for case in CASES)
+    assert main([*where, "--data", str(place), "--cases", "4x randm"]) == 2
+    assert '"4x random"' in capsys.readouterr().err
+    assert main([*where, "--data", str(place / "nothing")]) == 2
+    assert "RECON_SHARED_DATA" in capsys.readouterr().err
 
 
 def test_at_least_ten_solvers_are_shown():

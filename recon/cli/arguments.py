@@ -128,7 +128,6 @@ COILS_ARGUMENTS = (
 CURVE_ARGUMENTS = (
     Argument("--solvers", "NAME", "solvers, with options after commas: ddim,eta=1", nargs="+", default=[]),
     Argument("--calls", "N", "network calls per sample (default 5 to 100)", type=int, nargs="+", default=[]),
-    Argument("--cases", "CASE", '"4x equispaced" and others (default all)', nargs="+", default=[]),
     Argument("--samples", "N", "samples per point (default 4)", type=int, default=4),
     Argument("--keep", "NAME", "what DDS keeps: noise, state, or both (default noise)", default="noise"),
 )
@@ -144,13 +143,6 @@ SIMULATED_ARGUMENTS = (
     Argument("--mask", "NAME", "kinds of mask (default equispaced-fraction random)", nargs="+"),
     Argument("--cells", "N", "so many scans that cover the range (default all)", type=int),
     Argument("--seed", "N", "which scans, and their phase, coils and noise (default 0)", type=int, default=0),
-    Argument(
-        "--methods",
-        "NAME",
-        "zero-filled, cg-sense, bart, tv, oracle, recon (default all)",
-        nargs="+",
-        default=[],
-    ),
     Argument("--again", "NAME", "methods to measure anew, as after a change", nargs="+", default=[]),
 )
 
@@ -328,6 +320,27 @@ COMMANDS = {
                 "--out",
                 "DIR",
                 "folder for tables (default ./recon_bench for simulated, ./examples for curve)",
+            ),
+            Argument(
+                "--methods",
+                "NAME",
+                "for mri and simulated: zero-filled, cg-sense, bart, tv, oracle, recon (default all)",
+                nargs="+",
+                default=[],
+            ),
+            Argument(
+                "--cases",
+                "CASE",
+                'for mri and curve: masks by name, such as "4x equispaced"',
+                nargs="+",
+                default=[],
+            ),
+            Argument(
+                "--scans",
+                "FILE",
+                "for mri: fully sampled k-space of your own in place of the data's",
+                nargs="+",
+                default=[],
             ),
         ),
         {

@@ -266,7 +266,7 @@ def run_bench(args: argparse.Namespace) -> int:
         elif not args.dry_run:
             from ..benchmark.scans.comparison import run_comparison
 
-            run_comparison(args.config, args.data)
+            run_comparison(args.config, args.data, files=args.scans, cases=args.cases, methods=args.methods)
     return code
 
 

@@ -36,6 +36,7 @@ CURVE_SOLVERS = (
     "euler", "ddim,eta=1", "renoise", "heun", "dpm++3s", "dpm++2m", "dpm++3m", "unipc2", "unipc3",
     "deis-rho3", "ipndm", "ghvb", "sde-dpm++1", "sde-dpm++2m",
 )  # fmt: skip
+CURVE_CASES = ("4x equispaced", "4x random", "8x equispaced")
 KEEP = {"noise": ("noise",), "state": ("state",), "both": ("noise", "state")}
 
 
@@ -87,7 +88,9 @@ def read_curve(
                 "sampler_options": recipe.sampler_options | {"keep": kept},
             }
             recipes.append(make_recipe(asdict(recipe) | given))
-    return CurveSettings(tuple(sorted(set(calls or CURVE_CALLS))), tuple(cases or known), tuple(recipes))
+    return CurveSettings(
+        tuple(sorted(set(calls or CURVE_CALLS))), tuple(cases or CURVE_CASES), tuple(recipes)
+    )
 
 
 def steps_within(recipe: Recipe, calls: int) -> int:
