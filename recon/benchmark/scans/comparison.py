@@ -22,7 +22,7 @@ TITLES = {
     "tv": "total variation",
     DEFAULT: "recon, mean of",
 }
-Row = dict[str, Any]
+Scored = dict[str, Any]
 
 
 def run_comparison(
@@ -63,12 +63,12 @@ def compare_on_scan(
         for method in methods:
             rows[method] = scored_scan(here, REAL_METHODS[method](trial), LEVEL)
             say(line_of(case.name, here, method, rows[method]))
-        ahead += differences(case.name, rows)
+        ahead += ahead_in_words(case.name, rows)
     for line in ahead:
         say(line)
 
 
-def line_of(case: str, scan: Scan, method: str, row: Row) -> str:
+def line_of(case: str, scan: Scan, method: str, row: Scored) -> str:
     """One row of the table."""
     metrics, notes, title = row["metrics"], row["notes"], TITLES.get(method, method)
     calls = str(row["network_calls"])
@@ -83,7 +83,7 @@ def line_of(case: str, scan: Scan, method: str, row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def differences(case: str, rows: dict[str, Row]) -> list[str]:
+def ahead_in_words(case: str, rows: dict[str, Scored]) -> list[str]:
     """How far ours is ahead of each of the others, in a sentence; none where one of them is missing."""
     others = [name for name in RIVALS if name in rows]
     if DEFAULT not in rows or not others:

@@ -13,7 +13,7 @@ from operators.masks import make_mask
 
 from ...errors import ConfigError, unknown
 from ...io import crop_readout, open_kspace, survey
-from ...io.acquisition import MaskChoice
+from ...io.acquisition import MaskChoice, sampled_in
 from ...jobs.shared.planning import plan_file
 from ...jobs.shared.settings import Settings
 from ...jobs.shared.slices import reference_of
@@ -96,12 +96,12 @@ def undersampled(scan: RealScan, settings: Settings, prior: Prior) -> Iterator[t
     for case in map(CASES.__getitem__, scan.cases):
         chosen = replace(settings, mask=MaskChoice(case.mask, case.accel, case.center))
         plan = plan_file(file, found, Path(file.path.name), chosen, prior)
-        kspace, mask = piece.kspace, plan.acquisition.mask
+        kspace, mask = piece.kspace, sampled_in(piece.kspace, plan.acquisition.mask)
         if plan.cropped_readout:
-            kspace, mask = crop_readout(kspace, plan.size[0]), mask[: plan.size[0]]
+            kspace, mask = crop_readout(kspace, plan.size[0]), mask.all(0).expand(plan.size)
         reference = reference_of(plan, piece.kspace, None)
         assert reference is not None  # every case leaves samples out
-        yield case, Scan(kspace, mask, reference, sets=min(scan.sets, file.coils))
+        yield case, Scan(plan.mixing(kspace), mask, reference, sets=min(scan.sets, plan.coils))
 
 
 def find_scan(data: str | Path | None) -> Path:
