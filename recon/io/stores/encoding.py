@@ -100,7 +100,7 @@ class Encoding:
         return low + shift, samples[:, low:high], line, partition
 
     def reduced(self, kspace: np.ndarray, sampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """k-space (partitions, coils, X, Y) and where it was sampled (partitions, X, Y), encoded, as ones of ``size``.
+        """k-space (coils, X, Y) and where it was sampled (X, Y), encoded, as ones of ``size``.
 
         Readout oversampling is removed as by `crop_readout`. Rows within `LEAK` of samples that are missing in
         the readout (asymmetric echo) hold a part of them, and count as not sampled; those are zero.
@@ -109,18 +109,18 @@ class Encoding:
             kspace = crop_readout(torch.from_numpy(kspace), self.rows).numpy()
             sampled = rows_left(sampled, self.rows)
         kspace, sampled = (enlarged(array, self.size) for array in (kspace, sampled))
-        kspace *= sampled[:, None]
+        kspace *= sampled
         return kspace, sampled
 
 
 def rows_left(sampled: np.ndarray, rows: int) -> np.ndarray:
-    """(P, X, Y) -> (P, rows, Y): which rows of a cropped readout have all their neighbours within `LEAK` rows."""
-    full, step = sampled.shape[1], sampled.shape[1] / rows
+    """(X, Y) -> (rows, Y): which rows of a cropped readout have all their neighbours within `LEAK` rows."""
+    full, step = len(sampled), len(sampled) / rows
     reach = int(np.ceil(LEAK * step))
-    padded = np.pad(sampled, ((0, 0), (reach, reach), (0, 0)), constant_values=True)
-    clean = np.all(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1), axis=-1)
+    padded = np.pad(sampled, ((reach, reach), (0, 0)), constant_values=True)
+    clean = np.all(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)
     places = np.round((np.arange(rows) - rows // 2) * step + full // 2).astype(int)
-    return clean[:, np.clip(places, 0, full - 1)] & sampled.any(axis=1, keepdims=True)
+    return clean[np.clip(places, 0, full - 1)] & sampled.any(axis=0, keepdims=True)
 
 
 def enlarged(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -227,10 +227,12 @@ class ISMRMRDStore(Store):
             there = slice(first, first + samples.shape[1])
             total[partition, line, :, there] += samples
             count[partition, line, there] += 1
-        total /= np.maximum(count, 1)[:, :, None]
-        kspace, sampled = self.encoding.reduced(
-            np.moveaxis(total, 1, -1), np.ascontiguousarray(np.moveaxis(count > 0, 1, -1))
-        )
+        kspace = np.empty((partitions, self.coils, *self.encoding.size), np.complex64)
+        sampled = np.empty((partitions, *self.encoding.size), bool)
+        for p in range(partitions):  # one after another, for the memory
+            mean = total[p] / np.maximum(count[p], 1)[:, None]
+            kspace[p], sampled[p] = self.encoding.reduced(np.moveaxis(mean, 0, -1), count[p].T > 0)
+        del total
         if partitions > 1:
             kspace = planes_of_volume(kspace, sampled, self.path)
         first = partitions // 2 - self.planes // 2

@@ -11,7 +11,7 @@ from ...errors import InputError
 
 
 def planes_of_volume(kspace: np.ndarray, sampled: np.ndarray, path: Path) -> np.ndarray:
-    """(P, ...) -> (P, ...): the centred orthonormal inverse Fourier transform along the partitions, in place.
+    """(P, coils, ...) -> the same shape: the centred orthonormal inverse Fourier transform along the partitions, in place.
 
     ``sampled`` (P, ...) bool: which samples of a partition were measured, of any shape per partition. Each slice then has
     white noise of the same level, and the samples of one partition. Partitions missing at either end of the range,
@@ -34,6 +34,6 @@ def planes_of_volume(kspace: np.ndarray, sampled: np.ndarray, path: Path) -> np.
             + " Slices can be taken apart only where each line was measured in every partition.",
             "Use a scan that is undersampled along one phase encoding only.",
         )
-    shifted = fft.ifft(fft.ifftshift(kspace, axes=0), axis=0, norm="ortho", overwrite_x=True)
-    kspace[:] = fft.fftshift(shifted, axes=0)
+    for part in np.moveaxis(kspace, 1, 0):  # one after another, for the memory
+        part[:] = fft.fftshift(fft.ifft(fft.ifftshift(part, axes=0), axis=0, norm="ortho"), axes=0)
     return kspace
