@@ -35,7 +35,8 @@ class SliceResult:
     squares (real); ``std`` (H, W) of the magnitudes and ``interval`` (2, H, W), low and high end of their
     90 % interval (`intervals.magnitude_interval`), None for one sample; ``samples`` (S, H, W), of an
     ensemble with ``weights`` (S,); ``zero_filled`` (H, W) root sum of squares over the coils; ``sigma_y``
-    as used; ``scale`` the value that was 1 in the normalised image.
+    as used; ``scale`` the value that was 1 in the normalised image; ``residual`` the median over the samples of
+    ``||A x - y|| / (sigma_y sqrt(m))``, m real measurements: 1 for samples of the true posterior.
     """
 
     mean: Tensor
@@ -47,6 +48,7 @@ class SliceResult:
     maps: Tensor | None
     sigma_y: float
     scale: float
+    residual: float
     network_calls: int
     trace: list[dict[str, float]]
     seconds: float
@@ -181,9 +183,10 @@ def reconstruct_slices(
         unit = recipe.sigma_floor
         A, y = unit * A, unit * y
     top = about(prior).usual[1] if recipe.start == "noise" else recipe.sigma_start
+    problem = Problem(A, y, sigma=unit)
     result = sample_by(
         recipe,
-        Problem(A, y, sigma=unit),
+        problem,
         prior,
         grid=make_grid(recipe.grid, recipe.steps, top, min(recipe.sigma_end, top / 2)),
         init=torch.stack([s.start for s in slices]),
@@ -193,6 +196,7 @@ def reconstruct_slices(
     if outside is not None and latent:  # decoded there, and seen by no coil
         result = replace(result, samples=result.samples.masked_fill(outside[:, None], 0))
     seconds = (time.monotonic() - started) / len(slices)
+    residuals = problem.repeated(recipe.samples).residual(result.samples.flatten(0, 1))
     means, weights = result.mean, result.weights
     spreads = result.spread(rss(result.samples))  # as the sampler weighs its samples
     return [
@@ -202,6 +206,7 @@ def reconstruct_slices(
             mean,
             None if spreads is None else spreads[place],
             None if weights is None else weights[place],
+            float(residuals.view(len(slices), -1)[place].median()),
             result,
             seconds,
         )
@@ -230,6 +235,7 @@ def in_file_units(
     mean: Tensor,
     spread: Tensor | None,
     weights: Tensor | None,
+    residual: float,
     result: Result,
     seconds: float,
 ) -> SliceResult:
@@ -248,6 +254,7 @@ def in_file_units(
         maps=s.maps,
         sigma_y=s.noise * s.scale,
         scale=s.scale,
+        residual=residual,
         network_calls=result.network_calls,
         trace=result.trace,
         seconds=seconds,

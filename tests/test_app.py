@@ -14,6 +14,7 @@ from make_prior import make_prior
 from recon.errors import ConfigError, InputError, OutputError
 from recon.io import open_kspace, read_result, survey
 from recon.io.acquisition import MaskChoice, acquire
+from recon.io.checks.layout import look
 from recon.jobs import reconstruct as app
 from recon.jobs.reconstruct import reconstruct
 from recon.jobs.shared import slices
@@ -190,7 +191,7 @@ def test_everything_is_checked_before_anything_is_written(tiny, tmp_path, monkey
     nan[1, 0, 0, 0] = np.nan
     make_fastmri_file(tmp_path / "b.h5", kspace=nan)
     order = []
-    monkeypatch.setattr(app, "survey", lambda f: (order.append("check"), survey(f))[1])
+    monkeypatch.setattr(app, "look", lambda *a: (order.append("check"), look(*a))[1])
     monkeypatch.setattr(app, "ResultWriter", lambda *a, **k: order.append("write"))
     reconstruct([tmp_path], settings(tiny), tmp_path / "out", say=quiet)
     assert order == ["check", "check", "write"]

@@ -125,6 +125,22 @@ COILS_ARGUMENTS = (
     ),
     Argument("--coils", "N", "compress the coils to N virtual ones (default: all)", type=int),
 )
+LAYOUT_ARGUMENTS = (  # of `recon.io.checks.layout.Layout`
+    Argument(
+        "--fftshift",
+        "WHAT",
+        "move the centre of k-space (kspace, if no word follows), of the image (image), or both from the corner "
+        "into the middle; none: use k-space as it is",
+        nargs="?",
+        const="kspace",
+    ),
+    Argument(
+        "--axes",
+        "A,B,...",
+        "order of the axes in the file, of slices, kz, coils, h and w: h,w,coils; kz: a volume (default: "
+        "slices,coils,h,w)",
+    ),
+)
 CURVE_ARGUMENTS = (
     Argument("--solvers", "NAME", "solvers, with options after commas: ddim,eta=1", nargs="+", default=[]),
     Argument("--calls", "N", "network calls per sample (default 5 to 100)", type=int, nargs="+", default=[]),
@@ -155,7 +171,10 @@ COMMANDS = {
     "inspect": Command(
         "show what a k-space file holds, how it was sampled, and what is wrong with it",
         "check the arguments and do nothing",
-        (Argument("files", "FILE", "k-space file: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz", nargs="+"),),
+        (
+            Argument("files", "FILE", "k-space file: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz", nargs="+"),
+            *LAYOUT_ARGUMENTS,
+        ),
     ),
     "reconstruct": Command(
         "reconstruct k-space files, with the uncertainty of each pixel",
@@ -179,6 +198,7 @@ COMMANDS = {
             "undersampling (default: the file's own mask, or all lines)": MASK_ARGUMENTS,
             "coils": COILS_ARGUMENTS,
             "sensitivity maps": MAPS_ARGUMENTS,
+            "files that lie otherwise than (slices, coils, H, W), centre in the middle": LAYOUT_ARGUMENTS,
             **SAMPLING_ARGUMENTS,
             "hardware": (*DEVICE_ARGUMENTS, SLICES_TOGETHER),
         },
@@ -242,6 +262,7 @@ COMMANDS = {
         ),
         {
             "undersampling (default: random, 4-fold, the central 8 %)": MASK_ARGUMENTS,
+            "files that lie otherwise than (slices, coils, H, W), centre in the middle": LAYOUT_ARGUMENTS,
             **SAMPLING_ARGUMENTS,
             "hardware": DEVICE_ARGUMENTS,
         },

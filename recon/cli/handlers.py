@@ -16,6 +16,7 @@ from .reporting import print_error
 
 LIST_KINDS = ("operators", "samplers", "solvers", "priors", "masks")
 RECIPE_FLAGS = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets")
+LAYOUT_FLAGS = ("fftshift", "axes")
 RUNTIME_FLAGS = ("device", "dtype", "compile", "chunk", "slices")
 
 
@@ -76,13 +77,15 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Print what each file holds; one that is not k-space does not stop the others."""
+    from ..io.checks.layout import Layout
     from ..io.outcome import Outcome
     from ..jobs.inspect import inspect
 
+    layout = Layout(**flags_given(args, *LAYOUT_FLAGS))
     outcome = Outcome(fail=lambda failure: print_error(failure.error, args.debug))
     for path in map(Path, args.files):
         try:
-            print(inspect(path))
+            print(inspect(path, layout))
             outcome.done.append(path)
         except Exception as error:
             outcome.failed(path, error)
@@ -92,7 +95,10 @@ def run_inspect(args: argparse.Namespace) -> int:
 def run_reconstruct(args: argparse.Namespace) -> int:
     """Reconstruct k-space files."""
     return reconstruct_with(
-        settings_of(args, *RECIPE_FLAGS, *RUNTIME_FLAGS, "accel", "center", "maps", "whiten", "coils"), args
+        settings_of(
+            args, *RECIPE_FLAGS, *RUNTIME_FLAGS, *LAYOUT_FLAGS, "accel", "center", "maps", "whiten", "coils"
+        ),
+        args,
     )
 
 
@@ -160,7 +166,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     from ..jobs.calibrate import LEVELS, calibrate, with_usual_mask
 
     runtime = [name for name in RUNTIME_FLAGS if name != "slices"]  # which here are the slices to measure
-    settings = with_usual_mask(settings_of(args, *RECIPE_FLAGS, *runtime, "accel", "center"))
+    settings = with_usual_mask(settings_of(args, *RECIPE_FLAGS, *runtime, *LAYOUT_FLAGS, "accel", "center"))
     if args.dry_run:
         show(settings)
     calibrate(

@@ -7,6 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import InputError
+from .checks.maps import check_maps, maps_of_slice
+from .checks.masks import as_mask, fetch_mask
 from .cropping import center_crop, crop_readout
 from .folders import files_in
 from .images import PICTURES, read_array
@@ -14,11 +16,7 @@ from .kspace import (
     KSpaceFile,
     KSpaceSlice,
     Survey,
-    as_mask,
-    check_maps,
-    fetch_mask,
     kspace_file,
-    maps_of_slice,
     survey,
 )
 from .panel import save_panel
@@ -64,15 +62,17 @@ def open_kspace(path: str | Path) -> KSpaceFile:
     return kspace_file(open_store(path, "kspace"))
 
 
-def read_mask(path: str | Path, file: KSpaceFile) -> Tensor:
+def read_mask(path: str | Path, file: KSpaceFile, sampled: Tensor | None = None) -> Tensor:
     """The sampling mask in a file or a picture, (W,) or (H, W) bool, for the k-space of ``file``.
+
+    ``sampled`` (H, W) bool, where k-space is not zero, tells rows from columns where the shape does not (`oriented`).
 
     Raises `InputError` for a file that cannot be used, and for a mask that `as_mask` refuses.
     """
     if Path(path).suffix.lower() in PICTURES:
-        return as_mask(read_array(path).numpy(), file.shape[2:], Path(path))
+        return as_mask(read_array(path).numpy(), file.shape[2:], Path(path), sampled)
     store = open_store(path, "mask")
-    return fetch_mask(store, required(store, "mask"), file.shape)
+    return fetch_mask(store, required(store, "mask"), file.shape, sampled)
 
 
 def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
@@ -83,7 +83,7 @@ def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
     store = open_store(path, "maps")
     name = required(store, "maps")
     check_maps(store, store.entries()[name], file.shape)
-    return maps_of_slice(store, name, file, index)
+    return maps_of_slice(store, name, file.shape, index)
 
 
 def required(store: Store, role: str) -> str:

@@ -12,6 +12,7 @@ from operators.masks import MASKS, acceleration, calibration_region, make_mask
 
 from ..errors import ConfigError, InputError, unknown
 from . import PICTURES, READERS, KSpaceFile, Survey, read_mask
+from .checks.masks import checked_mask, lines_are_rows
 
 ALIKE = 0.9  # slices that share this part of their samples differ by accidental zeros
 NEARLY_FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
@@ -71,10 +72,14 @@ class MaskChoice:
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """``mask`` (H, W) bool, true where k-space is used; ``measured`` (H, W) bool, true where it was measured."""
+    """``mask`` (H, W) bool, true where k-space is used; ``measured`` (H, W) bool, true where it was measured.
+
+    ``notes`` are sentences about what is unusual.
+    """
 
     mask: Tensor
     measured: Tensor
+    notes: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:
@@ -112,9 +117,11 @@ def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition
     file that is undersampled already, and for an acceleration that the number of lines does not allow.
     """
     measured = measured_samples(file, survey)
-    shape = (file.height, file.width)
+    shape, notes = (file.height, file.width), []
     if choice.is_file:
-        chosen = read_mask(str(choice.name), file).expand(shape)
+        path = Path(str(choice.name))
+        chosen = read_mask(path, file, pattern(survey.sampled))
+        chosen, notes = checked_mask(path, chosen, pattern(survey.sampled), file.shifted)
     elif choice.undersamples:
         refuse_twice(file, measured)
         refuse_turns(file, measured, survey.always)
@@ -129,13 +136,17 @@ def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition
             "The mask and the samples that were measured have none in common.",
             "Use the mask of this acquisition, or none.",
         )
-    return Acquisition(mask, measured)
+    return Acquisition(mask, measured, tuple(notes))
 
 
 def measured_samples(file: KSpaceFile, survey: Survey) -> Tensor:
     """(H, W) bool: where k-space was measured, judged by its non-zero samples and the file's own mask."""
-    measured = pattern(survey.sampled)
-    return measured if file.mask is None else measured & file.mask.expand(file.height, file.width)
+    measured, mask = pattern(survey.sampled), file.mask
+    if mask is None:
+        return measured
+    if mask.ndim == 1 and file.height == file.width and lines_are_rows(mask.numpy(), measured):
+        mask = mask[:, None]
+    return measured & mask.expand(file.height, file.width)
 
 
 def sampled_in(kspace: Tensor, mask: Tensor) -> Tensor:

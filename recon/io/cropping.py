@@ -1,7 +1,10 @@
-"""The middle of an image, and k-space of it."""
+"""Arrays as tensors, the middle of an image, and k-space of it."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,3 +24,8 @@ def crop_readout(kspace: Tensor, height: int) -> Tensor:
     rows = torch.fft.ifft(torch.fft.ifftshift(kspace, dim=-2), dim=-2, norm="ortho")
     rows = center_crop(torch.fft.fftshift(rows, dim=-2), (height, kspace.shape[-1]))
     return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(rows, dim=-2), dim=-2, norm="ortho"), dim=-2)
+
+
+def as_tensor(array: np.ndarray, dtype: Any) -> Tensor:
+    """A contiguous tensor of that dtype; always a copy."""
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .cropping import center_crop
+from .checks.maps import find_maps, maps_of_slice
+from .checks.masks import find_mask
+from .cropping import as_tensor, center_crop
 from .stores import ArrayInfo, Geometry, Header, Store
+from .stores.energy import is_encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,9 @@ class KSpaceFile:
     ``shape`` is (slices, coils, H, W), H along the readout; ``crop`` (h, w) the size of the image
     that the header asks for, cut from the centre; ``acquired`` the range [first, last) of the phase lines
     that were measured, the rest is zero padding; ``name``, ``reference`` and ``maps`` name arrays of ``store``;
-    ``notes`` are sentences about what is unusual; ``geometry`` says where the image's pixels lie.
+    ``notes`` are sentences about what is unusual; ``geometry`` says where the image's pixels lie. As stored, k-space
+    has its centre in the corner along the axes -2 and -1 where ``shifted``, and its image where ``rolled``: a slice
+    that is read has both in the middle.
     """
 
     path: Path
@@ -59,6 +64,8 @@ class KSpaceFile:
     geometry: Geometry | None
     name: str = field(repr=False)
     store: Store = field(repr=False)
+    shifted: tuple[int, ...] = ()
+    rolled: tuple[int, ...] = ()
 
     @property
     def slices(self) -> int:
@@ -113,7 +120,8 @@ class KSpaceFile:
         whole = len(self.store.entries()[self.name].shape) == 3 and self.store.axes == "coils"
         part = self.store.fetch(self.name, None if whole else index)
         with np.errstate(over="ignore"):  # what overflows is found, and refused, by `survey`
-            return as_tensor(part.reshape(self.shape[1:]), np.complex64)
+            kspace = as_tensor(part.reshape(self.shape[1:]), np.complex64)
+        return with_rolled_image(fftshift(kspace, self.shifted), self.rolled)
 
     def _reference(self, index: int) -> Tensor | None:
         if self.reference is None:
@@ -121,56 +129,110 @@ class KSpaceFile:
         return center_crop(as_tensor(np.abs(self.store.fetch(self.reference, index)), np.float32), self.crop)
 
     def _maps(self, index: int) -> Tensor | None:
-        return None if self.maps is None else maps_of_slice(self.store, self.maps, self, index)
+        return None if self.maps is None else maps_of_slice(self.store, self.maps, self.shape, index)
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
     """What `survey` found: the ``peak`` of |k|, ``sampled`` (H, W) bool, true where any slice or coil is not
-    zero, ``always`` (H, W), true where every slice is not zero, ``alive`` (coils,), true where a coil is not zero in
-    some slice, and a ``fingerprint`` of the data."""
+    zero, ``always`` (H, W), true where every slice is not zero, a ``fingerprint`` of the data, and sums of |k|^2:
+    ``by_slice`` (slices,), ``by_coil`` (coils,) and ``power`` (H, W), float64."""
 
     peak: float
     sampled: Tensor
     always: Tensor
-    alive: Tensor
     fingerprint: str
+    by_slice: np.ndarray
+    by_coil: np.ndarray
+    power: np.ndarray
+
+    @property
+    def alive(self) -> Tensor:
+        """(coils,) bool, true where a coil is not zero in some slice."""
+        return torch.from_numpy(self.by_coil > 0)
+
+    @property
+    def profiles(self) -> tuple[np.ndarray, ...]:
+        """The energy at each place along the axes of slices, coils, H and W."""
+        return self.by_slice, self.by_coil, self.power.sum(1), self.power.sum(0)
+
+    def moved(self, axes: tuple[int, ...]) -> Survey:
+        """That of the same k-space after `fftshift` along ``axes`` of -2 and -1."""
+        return replace(
+            self,
+            sampled=fftshift(self.sampled, axes),
+            always=fftshift(self.always, axes),
+            power=np.fft.fftshift(self.power, axes),
+        )
 
 
 def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) -> Survey:
     """Look at every sample, one slice at a time, before any work is done with the file.
 
-    Raises `InputError` for a NaN or infinite sample and for a slice of zeros. ``progress`` is called with
-    the number of slices done.
+    Raises `InputError` for a NaN or infinite sample, also of the reference, and for a slice of zeros, unless the slices
+    are partitions of a volume. ``progress`` is called with the number of slices done.
     """
     peak, digest = 0.0, hashlib.blake2b(digest_size=16)
     sampled = torch.zeros(file.height, file.width, dtype=torch.bool)
-    always, alive = ~sampled, torch.zeros(file.coils, dtype=torch.bool)
+    always = ~sampled
+    by_slice, by_coil, power = (np.zeros(size) for size in (*file.shape[:2], file.shape[2:]))
     for index in range(file.slices):
         kspace = file._kspace(index)
-        size = kspace.abs().amax(0)
+        magnitude = kspace.abs()
+        size = magnitude.amax(0)
         top = float(size.max())
         if not np.isfinite(top):
-            bad = int((~torch.isfinite(kspace.abs())).sum())
+            bad = int((~torch.isfinite(magnitude)).sum())
             raise InputError(
                 f"{file.path}: slice {index} of k-space has {bad} samples that are NaN or infinite.",
                 "One such sample spoils the whole image.",
                 "Write the file again from the raw data, or leave this slice out.",
             )
-        if top == 0:
-            raise InputError(
-                f"{file.path}: slice {index} of k-space is all zeros.",
-                "Nothing was measured in it, so there is nothing to reconstruct.",
-                "Write the file again from the raw data, or leave this slice out.",
-            )
         peak = max(peak, top)
         sampled |= size > 0
         always &= size > 0
-        alive |= kspace.abs().amax((1, 2)) > 0
+        square = magnitude.double().square_()
+        by_coil += square.sum((1, 2)).numpy()
+        power += square.sum(0).numpy()
+        by_slice[index] = float(square.sum())
+        refuse_bad_reference(file, index)
         digest.update(kspace.numpy().data)
         if progress is not None:
             progress(index + 1)
-    return Survey(peak, sampled, always, alive, digest.hexdigest())
+    empty = np.flatnonzero(by_slice == 0)
+    if empty.size and not is_encoded(by_slice):
+        raise InputError(
+            f"{file.path}: slice {empty[0]} of k-space is all zeros.",
+            "Nothing was measured in it, so there is nothing to reconstruct.",
+            "Write the file again from the raw data, or leave this slice out.",
+        )
+    return Survey(peak, sampled, always, digest.hexdigest(), by_slice, by_coil, power)
+
+
+def refuse_bad_reference(file: KSpaceFile, index: int) -> None:
+    """Raises `InputError` where the reference of a slice has a NaN or infinite value."""
+    reference = file._reference(index)
+    if reference is not None and not torch.isfinite(reference).all():
+        raise InputError(
+            f"{file.path}: slice {index} of {file.reference} has NaN or infinite values.",
+            "Nothing can be compared with it.",
+            f"Compute {file.reference} again, or remove it from the file.",
+        )
+
+
+def fftshift(kspace: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The zero frequency from index 0 to n // 2 along ``axes``."""
+    return torch.fft.fftshift(kspace, dim=axes) if axes else kspace
+
+
+def with_rolled_image(kspace: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """k-space, its centre in the middle, of the image moved by n // 2 along ``axes``: ``k_j exp(-2 pi i (j - n//2)(n//2)/n)``."""
+    for axis in axes:
+        n = kspace.shape[axis]
+        places = (torch.arange(n, dtype=torch.float64) - n // 2) * (n // 2) / n
+        ramp = torch.polar(torch.ones_like(places), -2 * math.pi * places).to(kspace.dtype)
+        kspace = kspace * ramp.view(n, *(1,) * (-1 - axis))
+    return kspace
 
 
 def kspace_file(store: Store) -> KSpaceFile:
@@ -265,104 +327,3 @@ def find_reference(
     if len(found) == 3 and found[0] == shape[0] and found[1] >= cut[0] and found[2] >= cut[1]:
         return name, []
     return None, [f"{name} of shape {found} is not used: the image is {shape[0]} x {crop[0]} x {crop[1]}."]
-
-
-def find_mask(store: Store, shape: tuple[int, ...]) -> Tensor | None:
-    """The mask beside the k-space in a file, as `as_mask` checks it; None if there is none."""
-    name = store.find("mask")
-    return None if name is None else fetch_mask(store, name, shape)
-
-
-def fetch_mask(store: Store, name: str, shape: tuple[int, ...]) -> Tensor:
-    """The mask ``name`` of a file for k-space (slices, coils, H, W), not read before its size is known to fit."""
-    stored = store.entries()[name].shape
-    if math.prod(stored) > math.prod(shape[2:]):
-        raise wrong_mask(store.path, stored, shape[2:])
-    return as_mask(store.fetch(name), shape[2:], store.path)
-
-
-def wrong_mask(path: Path, found: tuple[int, ...], size: tuple[int, ...]) -> InputError:
-    """The error for a mask of a shape that does not fit k-space of ``size`` (H, W)."""
-    height, width = size
-    return InputError(
-        f"{path}: the mask has shape {found}, which does not fit k-space of {height} x {width}.",
-        "A mask says for each phase line (W,), or for each sample (H, W), whether it was measured.",
-        f"Give a mask of shape ({width},) or ({height}, {width}).",
-    )
-
-
-def as_mask(array: np.ndarray, size: tuple[int, ...], path: Path) -> Tensor:
-    """A bool mask (W,) or (H, W), true where sampled.
-
-    Raises `InputError` for another size, for values other than 0 and 1, and for a mask of zeros.
-    """
-    height, width = size
-    lean = array.reshape([n for n in array.shape if n != 1] or [1])
-    if lean.shape not in ((width,), (height, width)):
-        raise wrong_mask(path, array.shape, size)
-    if lean.dtype.kind not in "buif" or not np.isfinite(lean).all():
-        raise InputError(
-            f"{path}: the mask holds {lean.dtype} values that are not yes or no.",
-            "A mask is true (1) where k-space was measured and false (0) elsewhere.",
-            "Store it as bool.",
-        )
-    between = lean[(lean != 0) & (lean != 1)]
-    if between.size:
-        raise InputError(
-            f"{path}: the mask holds other values than 0 and 1: {between[0]:.4g}, {between.size} in all.",
-            "A sample was measured (1) or it was not (0); a density, or a blurred picture, does not say which.",
-            "Decide where it was, and store that: np.save(path, mask > 0.5).",
-        )
-    mask = torch.from_numpy(np.ascontiguousarray(lean != 0))
-    if not mask.any():
-        raise InputError(
-            f"{path}: the mask keeps nothing.",
-            "It is zero everywhere, so no sample is left.",
-            "Give a mask that is true where k-space was measured.",
-        )
-    return mask
-
-
-def find_maps(store: Store, entries: Mapping[str, ArrayInfo], shape: tuple[int, ...]) -> str | None:
-    """The name of the sensitivity maps beside the k-space, checked to fit ``shape``; None if there are none."""
-    name = store.find("maps")
-    if name is not None:
-        check_maps(store, entries[name], shape)
-    return name
-
-
-def check_maps(store: Store, entry: ArrayInfo, shape: tuple[int, ...]) -> None:
-    """Raises `InputError` for maps that do not fit k-space of ``shape`` (slices, coils, H, W), or are not complex."""
-    found, slices = entry.shape, shape[0]
-    fits = found[-3:] == shape[1:] and (len(found) in (3, 4) or (len(found) == 5 and found[0] == slices))
-    if not fits or entry.dtype.kind != "c":
-        _, coils, height, width = shape
-        raise InputError(
-            f"{store.path}: sensitivity maps of shape {found} ({entry.dtype}) do not fit this k-space.",
-            f"It has {slices} slices and {coils} coils of {height} x {width}: these are another file's maps.",
-            f"Give complex maps ([sets,] {coils}, {height}, {width}), or none to have them estimated.",
-        )
-
-
-def maps_of_slice(store: Store, name: str, file: KSpaceFile, index: int) -> Tensor:
-    """Maps (sets, coils, H, W) complex64 of one slice; raises `InputError` for NaN and infinity.
-
-    Four axes are (slices, coils, H, W) if the file has several slices and the first axis is as long, else
-    (sets, coils, H, W), shared by all slices.
-    """
-    shape = store.entries()[name].shape
-    each = len(shape) == 5 or (len(shape) == 4 and file.slices > 1 and shape[0] == file.slices)
-    maps = as_tensor(store.fetch(name, index if each else None), np.complex64)
-    maps = maps.reshape(-1, *file.shape[1:])
-    if not torch.isfinite(torch.view_as_real(maps)).all():
-        raise InputError(
-            f"{store.path}: the sensitivity maps of slice {index} have NaN or infinite values.",
-            "One such value spoils the whole image.",
-            "Compute the maps again, or leave them out to have them estimated.",
-        )
-    return maps
-
-
-def as_tensor(array: np.ndarray, dtype: Any) -> Tensor:
-    """A contiguous tensor of that dtype; always a copy."""
-    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))

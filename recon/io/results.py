@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ MEANING = {
     "interval": "low and high end of the credible interval, in the units of the k-space file; NaN of one sample",
     "samples": "posterior samples, complex, in the units of the k-space file",
     "zero_filled": "image of the measured k-space without a prior, in the units of the k-space file",
+    "residual": "median over the samples of |A x - y| per measured number, in units of the noise: near 1 where all is right",
     "mask": "true where k-space was used",
     "finished": "true where the slice is done",
 }
@@ -45,7 +47,8 @@ class SavedResult:
     """A result in memory: images (slices, h, w) float32 in the units of the k-space file.
 
     ``samples`` (slices, S, h, w) complex64 are read only if asked for. ``interval`` (slices, 2, h, w) holds
-    the low and high ends of the 90 % interval, None in files of older versions. ``scores`` has one value
+    the low and high ends of the 90 % interval, ``residual`` (slices,) how far the samples are from the
+    measurements in units of the noise; both are None in files of older versions. ``scores`` has one value
     per slice for each metric, NaN without a reference; ``conventions`` says how each is defined.
     """
 
@@ -53,6 +56,7 @@ class SavedResult:
     reconstruction: np.ndarray
     std: np.ndarray
     interval: np.ndarray | None
+    residual: np.ndarray | None
     zero_filled: np.ndarray
     samples: np.ndarray | None
     mask: np.ndarray | None
@@ -208,6 +212,7 @@ class ResultWriter:
                 ("samples", shape, np.complex64),
             ):
                 allocate(file, name, size, kind, np.nan)
+            allocate(file, "residual", (slices,), np.float64, np.nan)
             allocate(file, "finished", (slices,), np.bool_, False)
             if mask is not None:
                 file["mask"] = mask.cpu().numpy()
@@ -276,11 +281,12 @@ class ResultWriter:
         zero_filled: Tensor,
         std: Tensor | None = None,
         interval: Tensor | None = None,
+        residual: float = math.nan,
         scores: Mapping[str, SupportsFloat] | None = None,
     ) -> None:
         """Write slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
 
-        The slice counts as finished only once everything else of it is in the file. Raises `OutputError`.
+        ``residual``: `SavedResult.residual` of the slice. The slice counts as finished only once everything else of it is in the file. Raises `OutputError`.
         """
         file = self._file
         with writing(self.part):
@@ -291,6 +297,8 @@ class ResultWriter:
                 file["std"][index] = host(std)
             if interval is not None and "interval" in file:  # a file that an older version began has none
                 file["interval"][index] = host(interval)
+            if "residual" in file:
+                file["residual"][index] = residual
             for name, value in (scores or {}).items():
                 file["scores"][name][index] = float(value)
             file.flush()
@@ -377,6 +385,7 @@ def read_result(path: str | Path, samples: bool = False) -> SavedResult:
             reconstruction=file["reconstruction"][()],
             std=file["std"][()],
             interval=file["interval"][()] if "interval" in file else None,
+            residual=file["residual"][()] if "residual" in file else None,
             zero_filled=file["zero_filled"][()],
             samples=file["samples"][()] if samples else None,
             mask=file["mask"][()] if "mask" in file else None,

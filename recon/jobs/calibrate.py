@@ -11,8 +11,9 @@ from tqdm import tqdm
 from ..calibration import Calibration, Measured, measure, summary
 from ..errors import ConfigError, InputError
 from ..intervals import refuse_level
-from ..io import center_crop, check_folder, open_kspace, refuse_existing, refuse_overwriting, survey
+from ..io import center_crop, check_folder, refuse_existing, refuse_overwriting, survey
 from ..io.acquisition import MaskChoice, has_gaps, measured_samples
+from ..io.checks.layout import look
 from ..io.images import stack_shape
 from ..io.reports import json_text
 from ..io.simulated import holds_images, simulated_file
@@ -129,10 +130,11 @@ def make_piece(path: Path, slices: int | None, target: Path, settings: Settings,
     if holds_images(path):
         chosen = spread_evenly(stack_shape(path)[0], slices, path)
         file, numbers = simulated_file(path, chosen), dict(enumerate(chosen))
+        found = survey(file)
     else:
-        file = replace(open_kspace(path), reference=None)  # the file's own may be of another kind
+        file, found = look(path, settings.layout)
+        file = replace(file, reference=None)  # the file's own may be of another kind
         numbers = {index: index for index in spread_evenly(file.slices, slices, path)}
-    found = survey(file)
     if has_gaps(measured_samples(file, found)):
         raise InputError(
             f"{path} has no reference: it is undersampled.",

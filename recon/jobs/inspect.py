@@ -10,26 +10,40 @@ from operators.coils import noise_level
 from operators.masks import calibration_region
 
 from ..errors import ReconError
-from ..io import KSpaceFile, open_kspace, survey
+from ..io import KSpaceFile, Survey, open_kspace, survey
 from ..io.acquisition import Acquisition, MaskChoice, acquire
+from ..io.checks.layout import Layout, look
 from .shared.coils import mixing
 from .shared.settings import Settings
 
 
-def inspect(path: str | Path) -> str:
+def inspect(path: str | Path, layout: Layout | None = None) -> str:
     """A report of one file; what is wrong with it is a warning in it. Raises `ReconError` for what is not k-space."""
-    file = open_kspace(path)
+    file, found, wrong = looked_at(path, layout)
     lines = [f"{file.path}: {file.format}", *contents(file), *geometry(file)]
-    warnings = list(file.notes)
+    warnings = [*file.notes, *wrong]
     try:
-        found = survey(file)
+        found = found or survey(file)
         acquisition = acquire(file, found, MaskChoice())
         lines += [*sampling(file, acquisition), *levels(file, acquisition, found.peak)]
-        warnings += mixing(file, found, acquisition, Settings()).said
+        warnings += [*acquisition.notes, *mixing(file, found, acquisition, Settings()).said]
     except ReconError as error:
-        warnings += [f"{error.what} {error.why} {error.do}"]
+        warnings += [said for said in [one_line(error)] if said not in warnings]
     lines += [f"  warning    {warning}" for warning in warnings] or ["  warnings   none"]
     return "\n".join(lines)
+
+
+def looked_at(path: str | Path, layout: Layout | None) -> tuple[KSpaceFile, Survey | None, list[str]]:
+    """The file as `look` finds it; where `look` refuses it, as it is, and why."""
+    try:
+        return *look(path, layout), []
+    except ReconError as error:
+        return open_kspace(path), None, [one_line(error)]
+
+
+def one_line(error: ReconError) -> str:
+    """What happened, why, and what to do, in one line."""
+    return f"{error.what} {error.why} {error.do}"
 
 
 def contents(file: KSpaceFile) -> list[str]:

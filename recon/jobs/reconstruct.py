@@ -16,20 +16,20 @@ from ..io import (
     center_crop,
     check_folder,
     is_done,
-    open_kspace,
     picture_path,
     refuse_overwriting,
     result_paths,
     save_panel,
-    survey,
 )
+from ..io.checks.layout import look
 from ..io.lock import refuse_busy
 from ..io.outcome import Failure, Outcome
 from ..io.results import part_of
 from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
 from .shared.exports import Exports, make_exports
-from .shared.planning import PlannedFile, kspace_files, plan_file, plan_in_words
+from .shared.guard import doubt_of
+from .shared.planning import PlannedFile, kspace_files, noted_lines, plan_file, plan_in_words
 from .shared.settings import Settings, prepared_prior
 from .shared.slices import batches, reconstruct_some, reference_of
 
@@ -101,8 +101,8 @@ def plan_files(
     with tqdm(total=len(files), desc="checking", unit="file", disable=None, leave=False) as bar:
         for path, target in zip(files, targets, strict=True):
             try:
-                file = open_kspace(path)
-                plan = plan_file(file, survey(file), target, settings, prior)
+                file, found = look(path, settings.layout)
+                plan = plan_file(file, found, target, settings, prior)
                 refuse_overwriting((picture_path(target, index) for index in range(file.slices)), reads)
                 refuse_overwriting(exports.paths(plan, settings), reads)
                 refuse_busy(target)
@@ -146,9 +146,7 @@ def reconstruct_files(
     with tqdm(total=steps, unit="step", disable=None, smoothing=0.05) as bar:
         for plan in todo:
             path = plan.file.path
-            say(f"{path}: {plan.file.counts}, {plan.acquisition}")
-            for said in plan.mixing.said:
-                say(f"  {said}")
+            say("\n".join([f"{path}: {plan.file.counts}, {plan.acquisition}", *noted_lines(plan)]))
             try:
                 reconstruct_file(plan, settings, prior, overwrite, bar, say)
                 outcome.done.append(plan.target)
@@ -234,15 +232,25 @@ def finish_slice(
         std,
         reference,
         found["scaled_psnr"].scale if found else 1.0,
-        f"{plan.file.path.name}, slice {index}, {plan.acquisition}" + (f", {words}" if words else ""),
+        f"{plan.file.path.name}, slice {index}, {plan.acquisition}, residual {result.residual:.2f}"
+        + (f", {words}" if words else ""),
     )
     writer.write(
-        index, mean=mean, samples=samples, zero_filled=zero_filled, std=std, interval=interval, scores=found
+        index,
+        mean=mean,
+        samples=samples,
+        zero_filled=zero_filled,
+        std=std,
+        interval=interval,
+        residual=result.residual,
+        scores=found,
     )
     say(
         f"  slice {index}: {words + ', ' if words else ''}noise {result.sigma_y:.3g}, "
-        f"{result.network_calls} network calls, {result.seconds:.1f} s"
+        f"residual {result.residual:.2f}, {result.network_calls} network calls, {result.seconds:.1f} s"
     )
+    if doubt := doubt_of(result, plan.config["sigma_floor"]):
+        say(f"  warning: slice {index}: {doubt}")
 
 
 # --- scores ----------------------------------------------------------------------------------------------

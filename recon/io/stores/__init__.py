@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .arranged import ArrangedStore, axes_of
 from .arrays import NpyStore, NpzStore
 from .base import NAMES, ArrayInfo, Store
 from .cfl import CflStore, read_cfl, write_cfl
@@ -14,6 +15,7 @@ from .opening import READERS, open_store
 __all__ = [
     "NAMES",
     "READERS",
+    "ArrangedStore",
     "ArrayInfo",
     "CflStore",
     "Geometry",
@@ -23,6 +25,7 @@ __all__ = [
     "NpyStore",
     "NpzStore",
     "Store",
+    "axes_of",
     "open_store",
     "read_cfl",
     "write_cfl",

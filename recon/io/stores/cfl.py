@@ -72,6 +72,12 @@ class CflStore(Store):
             refuse_more_than_memory(part.shape, part.dtype)
             return np.array(part)
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the slices are those of dimension 2, which is BART's second phase encoding, not of dimension 13."""
+        shape = read_cfl(self.path).shape
+        return shape[PARTITION] > 1 and shape[READ] > 1
+
     def _slices_first(self) -> np.ndarray:
         """A view: (slices, coils, H, W) of k-space, (slices, sets, coils, H, W) of maps, (H, W) of a mask."""
         with self.reading():

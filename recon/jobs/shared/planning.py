@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ...errors import ConfigError, InputError
 from ...io import READERS, KSpaceFile, Survey, files_in, read_maps
 from ...io.acquisition import Acquisition, acquire, refuse_few_lines
+from ...io.checks.maps import are_conjugated, unit_maps
 from ...priors import about
 from ...registry.recipe import build
 from .coils import Mixing, mixing
@@ -23,7 +26,8 @@ class PlannedFile:
     """One input that can be used, and what will be done with it.
 
     ``source`` is the fingerprint of its k-space, ``config`` everything else that the result depends on,
-    ``maps`` a file of sensitivity maps, ``mixing`` how the file's coils become ``coils``, ``done`` whether ``target`` holds this result already.
+    ``maps`` a file of sensitivity maps, ``conjugated`` whether their phase is turned, ``mixing`` how the file's coils
+    become ``coils``, ``notes`` sentences about what is unusual, ``done`` whether ``target`` holds this result already.
     """
 
     file: KSpaceFile
@@ -33,6 +37,8 @@ class PlannedFile:
     config: dict[str, Any]
     maps: str | None
     mixing: Mixing
+    conjugated: bool = False
+    notes: tuple[str, ...] = ()
     done: bool = False
 
     @property
@@ -92,11 +98,11 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
     recipe = settings.recipe
     acquisition = acquire(file, found, settings.mask)
     mixed = mixing(file, found, acquisition, settings)
-    coils = len(mixed.matrix)
-    if settings.maps is not None:
-        for index in range(file.slices):
-            read_maps(settings.maps, file, index)
-    elif file.maps is None and coils > 1:
+    coils, conjugated, notes = len(mixed.matrix), False, list(mixed.said)
+    if settings.maps is not None or file.maps is not None:
+        conjugated, said = checked_maps(file, found, acquisition.mask, settings.maps)
+        notes += said
+    elif coils > 1:
         refuse_few_lines(file, acquisition, recipe.kernel)
         if recipe.sets is not None and recipe.sets > coils:
             raise ConfigError(
@@ -113,9 +119,45 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
     }
     if settings.whiten or settings.coils is not None:  # what was begun without them goes on
         config |= {"whiten": settings.whiten, "coils": settings.coils}
-    plan = PlannedFile(file, acquisition, found.fingerprint, target, config, settings.maps, mixed)
+    if settings.layout.axes or file.shifted or file.rolled:
+        config |= {"axes": settings.layout.axes, "shifted": file.shifted, "rolled": file.rolled}
+    plan = PlannedFile(
+        file,
+        acquisition,
+        found.fingerprint,
+        target,
+        config,
+        settings.maps,
+        mixed,
+        conjugated,
+        (*file.notes, *acquisition.notes, *notes),
+    )
     about(prior).space.refuse_size(plan.size)
     return plan
+
+
+def checked_maps(file: KSpaceFile, found: Survey, mask: Tensor, path: str | None) -> tuple[bool, list[str]]:
+    """Whether the maps in the file at ``path``, None for the file's own, are conjugated, and what is to be said of them.
+
+    Every slice's are read; the loudest slice tells. Raises `InputError` for maps that do not fit.
+    """
+    said: dict[str, None] = {}
+    loudest = int(found.by_slice.argmax())
+    conjugated, fit = False, ""
+    for index in range(file.slices):
+        piece = file.read_slice(index)
+        maps = piece.maps if path is None else read_maps(path, file, index)
+        assert maps is not None
+        maps, scaled = unit_maps(maps)
+        said |= {scaled: None} if scaled else {}
+        if index == loudest:
+            conjugated, fit = are_conjugated(maps, piece.kspace, mask)
+    return conjugated, [*said, *([fit] if fit else [])]
+
+
+def noted_lines(plan: PlannedFile) -> list[str]:
+    """What is unusual about a file and its mask and maps, a line each."""
+    return [f"  note: {note}" for note in plan.notes]
 
 
 def digest(data: bytes) -> str:
@@ -134,8 +176,8 @@ def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.counts}, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
         f"  mask: {plan.acquisition}; maps: {maps}",
-        *(f"  coils: {said}" for said in plan.mixing.said),
         f"  {0 if plan.done else calls} network calls of {recipe.samples} samples; "
         f"about {needed / 2**30:.1f} GiB of memory",
+        *noted_lines(plan),
     ]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...io.acquisition import MaskChoice
+from ...io.checks.layout import Layout
 from ...priors import about
 from ...registry.configuration import construct, parameters, refuse_unknown
 from ...registry.objects import make_prior
@@ -18,7 +19,7 @@ from ...runtime.runtime import Runtime
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the inputs: recipe, mask, maps (a file), and where the network runs.
+    """Everything but the inputs: recipe, mask, maps (a file), how the files lie, and where the network runs.
 
     ``whiten`` the noise of the coils, and compress them to ``coils`` virtual ones, None to keep all: `coils.mixing`.
     Raises `ConfigError` for fewer coils than 1.
@@ -28,6 +29,7 @@ class Settings:
     mask: MaskChoice = field(default_factory=MaskChoice)
     maps: str | None = None
     runtime: Runtime = field(default_factory=Runtime)
+    layout: Layout = field(default_factory=Layout)
     whiten: bool = False
     coils: int | None = None
 
@@ -49,7 +51,7 @@ class Settings:
 
 
 def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
-    """Settings of a configuration, flags first: ``mask``, ``maps``, ``whiten``, ``coils``, ``runtime``, and the keys of `Recipe`.
+    """Settings of a configuration, flags first: the keys of `Recipe`, and `PARTS`.
 
     Flags that are None are left out; ``mask_name``, ``accel`` and ``center`` are the mask's. Raises
     `ConfigError` for unknown keys and names.
@@ -57,9 +59,8 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
     mask = config.get("mask") or {}
     mask = dict(mask) if isinstance(mask, Mapping) else {"name": str(mask)}
     runtime = dict(config.get("runtime") or {})
-    ours = ("mask", "maps", "whiten", "coils", "runtime")
-    recipe = {key: value for key, value in config.items() if key not in ours}
-    known = [*parameters(Recipe)[0], *ours]
+    recipe = {key: value for key, value in config.items() if key not in PARTS}
+    known = [*parameters(Recipe)[0], *PARTS]
     refuse_unknown(recipe, known, "The configuration")
     given = {key: value for key, value in flags.items() if value is not None}
     maps, whiten, coils = (given.pop(key, config.get(key)) for key in ("maps", "whiten", "coils"))
@@ -67,16 +68,20 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
         mask = {}
     mask |= {name: given.pop(flag) for flag, name in MASK_FLAGS.items() if flag in given}
     runtime |= {name: given.pop(name) for name in parameters(Runtime)[0] if name in given}
+    layout = dict(config.get("layout") or {})
+    layout |= {name: given.pop(name) for name in parameters(Layout)[0] if name in given}
     return Settings(
         make_recipe(recipe | given),
         construct(MaskChoice, mask, "A mask"),
         None if maps is None else str(maps),
         construct(Runtime, runtime, "The runtime"),
+        construct(Layout, layout, "The layout"),
         False if whiten is None else whiten,
         coils,
     )
 
 
+PARTS = ("mask", "maps", "whiten", "coils", "runtime", "layout")
 MASK_FLAGS = {"mask_name": "name", "accel": "accel", "center": "center"}
 
 

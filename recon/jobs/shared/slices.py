@@ -13,6 +13,7 @@ from operators.fourier import ifft2c
 
 from ...io import center_crop, crop_readout, read_maps
 from ...io.acquisition import sampled_in
+from ...io.checks.maps import unit_maps
 from ...mri import Normalised, SliceResult, normalise, reconstruct_slices
 from .memory import slices_at_once
 from .planning import PlannedFile
@@ -55,6 +56,9 @@ def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[
     mask = sampled_in(kspace, plan.acquisition.mask)
     if plan.maps is not None:
         maps = read_maps(plan.maps, plan.file, index)
+    if maps is not None:
+        maps = unit_maps(maps)[0]
+        maps = maps.conj().resolve_conj() if plan.conjugated else maps
     if plan.cropped_readout:
         kspace, mask = crop_readout(kspace, plan.size[0]), mask.all(0).expand(plan.size)
         maps = None if maps is None else center_crop(maps, plan.size)
