@@ -12,7 +12,7 @@ from operators.masks import MASKS, acceleration, calibration_region, make_mask
 
 from ..errors import ConfigError, InputError, unknown
 from . import PICTURES, READERS, KSpaceFile, Survey, read_mask
-from .checks.masks import checked_mask, lines_are_rows
+from .checks.masks import lines_are_rows, settled_mask
 
 ALIKE = 0.9  # slices that share this part of their samples differ by accidental zeros
 NEARLY_FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
@@ -121,7 +121,7 @@ def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition
     if choice.is_file:
         path = Path(str(choice.name))
         chosen = read_mask(path, file, pattern(survey.sampled))
-        chosen, notes = checked_mask(path, chosen, pattern(survey.sampled), file.shifted)
+        chosen, notes = settled_mask(path, chosen, pattern(survey.sampled), file.shifted)
     elif choice.undersamples:
         refuse_twice(file, measured)
         refuse_turns(file, measured, survey.always)

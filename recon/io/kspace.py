@@ -226,10 +226,13 @@ def fftshift(kspace: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def with_rolled_image(kspace: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """k-space, its centre in the middle, of the image moved by n // 2 along ``axes``: ``k_j exp(-2 pi i (j - n//2)(n//2)/n)``."""
+    """k-space, its centre in the middle, of the image moved by m = n - n // 2 along ``axes``, as `torch.fft.ifftshift` does.
+
+    ``k_j exp(-2 pi i (j - n // 2) m / n)``: it undoes what a plain fft2 leaves out.
+    """
     for axis in axes:
         n = kspace.shape[axis]
-        places = (torch.arange(n, dtype=torch.float64) - n // 2) * (n // 2) / n
+        places = (torch.arange(n, dtype=torch.float64) - n // 2) * (n - n // 2) / n
         ramp = torch.polar(torch.ones_like(places), -2 * math.pi * places).to(kspace.dtype)
         kspace = kspace * ramp.view(n, *(1,) * (-1 - axis))
     return kspace

@@ -15,7 +15,7 @@ from .. import KSpaceFile, Survey, open_kspace, survey
 from ..kspace import fftshift, kspace_file
 from ..stores import ArrangedStore, CflStore, ISMRMRDStore, axes_of, open_store
 from ..stores.energy import centre_of, is_encoded, wraps
-from .masks import overlap
+from .masks import share_within
 
 SHIFTS = ("kspace", "image", "both", "none")
 MOST_COILS = 128  # entries of a last axis that may be coils
@@ -166,7 +166,7 @@ def fitting_mask(mask: Tensor | None, sampled: Tensor, axes: tuple[int, ...]) ->
         return None
     moved = fftshift(mask, tuple(axis for axis in axes if -axis <= mask.ndim))
     after = fftshift(sampled, axes)
-    return mask if overlap(mask, after) > overlap(moved, after) else moved
+    return mask if share_within(mask, after) > share_within(moved, after) else moved
 
 
 def wrapped(file: KSpaceFile, found: Survey) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from ..stores import ArrayInfo, Store
 NORMALISED = 0.98  # of the largest root sum of squares, that half the pixels of normalised or soft maps have
 SLIGHT = 0.02  # a difference from 1 that is not worth a word
 LEAST = 1e-4  # of the largest root sum of squares: less is no sensitivity
+NEAREST = 12  # samples on each side of the zero frequency, where the signal is far above the noise
 MISFIT = 0.7  # share of the centre's energy that maps of another scan explain at most
 
 
@@ -39,7 +40,9 @@ def check_maps(store: Store, entry: ArrayInfo, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"{store.path}: sensitivity maps of shape {found} ({entry.dtype}) do not fit this k-space.",
             f"It has {slices} slices and {coils} coils of {height} x {width}: these are another file's maps.",
-            f"Give complex maps ([sets,] {coils}, {height}, {width}), or none to have them estimated.",
+            f"Coils come first: store np.moveaxis(maps, -1, {max(len(found) - 3, 0)})."
+            if found[-3:] == (height, width, coils)
+            else f"Give complex maps ([sets,] {coils}, {height}, {width}), or none to have them estimated.",
         )
 
 
@@ -87,7 +90,7 @@ def unit_maps(maps: Tensor) -> tuple[Tensor, str]:
     return scaled, ""
 
 
-def explained(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[float, float]:
+def explained_energy(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[float, float]:
     """The share of the energy of the central k-space that maps explain, as they are and conjugated.
 
     ``sum_r |sum_c conj(s_c) m_c|^2 / sum_c |s_c|^2`` over ``sum_r sum_c |m_c|^2``, m the coil images of the fully sampled
@@ -98,8 +101,11 @@ def explained(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[float, float]
         rows, columns = calibration_region(mask)
     except OperatorError:
         return 1.0, 1.0
-    centre = torch.zeros_like(kspace)
-    centre[:, rows, columns] = kspace[:, rows, columns]
+    height, width = mask.shape
+    near = [(torch.arange(n) - n // 2).abs() <= NEAREST for n in (height, width)]
+    block = torch.zeros_like(mask)
+    block[rows, columns] = True
+    centre = kspace * (block & near[0][:, None] & near[1])
     images = ifft2c(centre / kspace.abs().max())
     power = maps.abs().square().sum(1).clamp_min(torch.finfo(torch.float32).tiny)
     reached = maps.abs().amax((0, 1)) > 0
@@ -113,11 +119,14 @@ def explained(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[float, float]
 
 def are_conjugated(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[bool, str]:
     """Whether maps are those of the k-space with the sign of their phase turned, and what is to be said of their fit."""
-    plain, turned = explained(maps, kspace, mask)
-    if turned - plain > 0.05 and 1 - turned < (1 - plain) / 2:
+    plain, turned = explained_energy(maps, kspace, mask)
+    if turned > MISFIT and 1 - turned < (1 - plain) / 2:
         said = f"The maps are conjugated: turned they explain {turned:.0%} of the centre's energy, as they are {plain:.0%}"
         return True, f"{said}. They are turned.".replace("%", " %")
     if plain < MISFIT:
         said = f"The maps explain {plain:.0%} of the energy of the centre of k-space".replace("%", " %")
-        return False, f"{said}: they are another scan's, or flipped, shifted, or of other coils."
+        return (
+            False,
+            f"{said}: they are another scan's, or flipped, shifted, or of other coils (or the noise drowns it).",
+        )
     return False, ""

@@ -109,17 +109,17 @@ def oriented(
 def lines_are_rows(lines: np.ndarray, sampled: Tensor) -> bool | None:
     """Whether ``lines`` (n,) are rows or columns of ``sampled`` (n, n); None where that does not tell."""
     chosen = torch.from_numpy(np.array(lines))
-    rows, columns = overlap(chosen[:, None], sampled), overlap(chosen[None], sampled)
+    rows, columns = share_within(chosen[:, None], sampled), share_within(chosen[None], sampled)
     return None if abs(rows - columns) < APART else rows > columns
 
 
-def overlap(mask: Tensor, sampled: Tensor) -> float:
+def share_within(mask: Tensor, sampled: Tensor) -> float:
     """The share of a mask's samples, of any shape that expands to (H, W), that are ``sampled`` (H, W)."""
     mask = mask.expand(sampled.shape)
     return int((mask & sampled).sum()) / max(int(mask.sum()), 1)
 
 
-def checked_mask(
+def settled_mask(
     path: Path, mask: Tensor, sampled: Tensor, shifted: tuple[int, ...]
 ) -> tuple[Tensor, list[str]]:
     """A mask given for k-space whose samples are ``sampled`` (H, W) as (H, W), and what is to be said of it.
@@ -129,7 +129,7 @@ def checked_mask(
     """
     mask, notes = mask.expand(sampled.shape), []
     corner = cornered(mask)
-    if corner and overlap(torch.fft.fftshift(mask, corner), sampled) >= overlap(mask, sampled):
+    if corner and share_within(torch.fft.fftshift(mask, corner), sampled) >= share_within(mask, sampled):
         if not set(corner) <= set(shifted):
             raise InputError(
                 f"{path}: the fully sampled centre of the mask lies in the corner.",
@@ -139,16 +139,16 @@ def checked_mask(
         mask = torch.fft.fftshift(mask, corner)
         notes.append("The centre of the mask is moved from the corner to the middle, as that of k-space.")
     if mask.shape[0] == mask.shape[1]:
-        turned = overlap(mask.mT, sampled)
-        if turned >= CLOSE and turned > overlap(mask, sampled) + APART:
+        turned = share_within(mask.mT, sampled)
+        if turned >= CLOSE and turned > share_within(mask, sampled) + APART:
             raise InputError(
                 f"{path}: the mask fits this k-space when it is transposed.",
-                f"Only {overlap(mask, sampled):.0%} of its samples were measured, transposed {turned:.0%}.".replace(
+                f"Only {share_within(mask, sampled):.0%} of its samples were measured, transposed {turned:.0%}.".replace(
                     "%", " %"
                 ),
                 "Store mask.T.",
             )
-    fits = overlap(mask, sampled)
+    fits = share_within(mask, sampled)
     if fits < CLOSE:
         notes.append(
             f"{1 - fits:.0%} of the mask's samples are zero in k-space, and left out.".replace("%", " %")

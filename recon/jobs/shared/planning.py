@@ -100,7 +100,7 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
     mixed = mixing(file, found, acquisition, settings)
     coils, conjugated, notes = len(mixed.matrix), False, list(mixed.said)
     if settings.maps is not None or file.maps is not None:
-        conjugated, said = checked_maps(file, found, acquisition.mask, settings.maps)
+        conjugated, said = settled_maps(file, found, acquisition.mask, settings.maps)
         notes += said
     elif coils > 1:
         refuse_few_lines(file, acquisition, recipe.kernel)
@@ -136,7 +136,7 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
     return plan
 
 
-def checked_maps(file: KSpaceFile, found: Survey, mask: Tensor, path: str | None) -> tuple[bool, list[str]]:
+def settled_maps(file: KSpaceFile, found: Survey, mask: Tensor, path: str | None) -> tuple[bool, list[str]]:
     """Whether the maps in the file at ``path``, None for the file's own, are conjugated, and what is to be said of them.
 
     Every slice's are read; the loudest slice tells. Raises `InputError` for maps that do not fit.
