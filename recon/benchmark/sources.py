@@ -16,8 +16,9 @@ from operators.mri import MRI
 
 from ..actions import core, offered, with_core
 from ..errors import ConfigError, InputError
-from ..io import READERS, center_crop, files_in, open_kspace, survey
+from ..io import READERS, center_crop, files_in
 from ..io.acquisition import MaskChoice, acquire
+from ..io.checks.layout import look
 from ..io.images import PICTURES, read_image, read_stack
 from ..io.simulated import peak, simulate, with_phase
 from ..mri import empty_outside, normalise
@@ -87,8 +88,8 @@ class KSpace:
     """A fully sampled k-space file; the reference is the root sum of squares of all of it."""
 
     def __init__(self, path: Path):
-        self.path, self.file = path, open_kspace(path)
-        self.found = survey(self.file)
+        self.path = path
+        self.file, self.found = look(path)
 
     @property
     def slices(self) -> int:

@@ -18,7 +18,8 @@ from ..io.images import stack_shape
 from ..io.reports import json_text
 from ..io.simulated import holds_images, simulated_file
 from ..io.whole import write_together
-from .shared.planning import PlannedFile, kspace_files, plan_file, plan_in_words
+from .shared.guard import doubt_of
+from .shared.planning import PlannedFile, kspace_files, noted_lines, plan_file, plan_in_words
 from .shared.reliability import (
     calibration_markdown,
     coverage_table,
@@ -112,6 +113,8 @@ def measure_slices(
     total = sum(len(piece.slices) for piece in pieces) * settings.recipe.steps
     with tqdm(total=total, unit="step", disable=None, smoothing=0.05) as bar:
         for plan, numbers in ((piece.plan, piece.slices) for piece in pieces):
+            for line in noted_lines(plan):
+                say(f"{plan.file.path.name}: {line.strip()}")
             for indices in batches(plan, list(numbers), settings, prior):
                 for index, reference, result in reconstruct_some(plan, settings, prior, indices, bar):
                     assert reference is not None  # `make_piece`
@@ -122,6 +125,8 @@ def measure_slices(
                         for level, share in zip(levels, measured[-1].held, strict=True)
                     )
                     say(f"  {plan.file.path.name}, slice {numbers[index]}: {held}")
+                    if doubt := doubt_of(result, settings.recipe.sigma_floor):
+                        say(f"  warning: slice {numbers[index]}: {doubt}")
     return measured
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from operators.masks import make_mask
 
 from ...errors import ConfigError, unknown
-from ...io import crop_readout, open_kspace, survey
+from ...io import crop_readout
 from ...io.acquisition import MaskChoice, sampled_in
+from ...io.checks.layout import look
 from ...jobs.shared.planning import plan_file
 from ...jobs.shared.settings import Settings
 from ...jobs.shared.slices import reference_of
@@ -91,8 +92,8 @@ def undersampled(scan: RealScan, settings: Settings, prior: Prior) -> Iterator[t
 
     Raises `InputError` for a file that cannot be used, such as one that is undersampled already.
     """
-    file = open_kspace(scan.path)
-    found, piece = survey(file), file.read_slice(0)
+    file, found = look(scan.path)
+    piece = file.read_slice(0)
     for case in map(CASES.__getitem__, scan.cases):
         chosen = replace(settings, mask=MaskChoice(case.mask, case.accel, case.center))
         plan = plan_file(file, found, Path(file.path.name), chosen, prior)
