@@ -205,6 +205,25 @@ def test_maps_are_put_right_or_said_on_the_command_line(tiny, tmp_path, capsys, 
     assert ("warning" in said) == (wrong == "foreign")
 
 
+def test_maps_beside_the_kspace_are_looked_at_too(tmp_path, capsys):
+    path = square(tmp_path)
+    with h5py.File(path, "a") as file:
+        file["sensitivity_maps"] = 10 * MAPS.conj().resolve_conj().numpy()
+    assert main(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "The maps are conjugated" in said and "was 10: it is set to 1" in said
+
+
+def test_no_centre_at_all(tiny, tmp_path, capsys):
+    """Without one there is nothing to estimate maps from; with maps there is no need of one."""
+    lines = LINES.copy()
+    lines[N // 2 - 4 : N // 2 + 4] = False
+    path = square(tmp_path, make_kspace(slices=1, H=N, W=N, noise=0.01) * lines, with_target=False)
+    np.save(tmp_path / "maps.npy", MAPS[0].numpy())
+    code, said = reconstruct(tiny, capsys, tmp_path, path, "--maps", tmp_path / "maps.npy")
+    assert code == 0 and "note: " not in said and "warning: " not in said
+
+
 # --- the residual ----------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from ..io import KSpaceFile, Survey, open_kspace, survey
 from ..io.acquisition import Acquisition, MaskChoice, acquire
 from ..io.checks.layout import Layout, look
 from .shared.coils import mixing
+from .shared.planning import settled_maps
 from .shared.settings import Settings
 
 
@@ -27,6 +28,8 @@ def inspect(path: str | Path, layout: Layout | None = None) -> str:
         acquisition = acquire(file, found, MaskChoice())
         lines += [*sampling(file, acquisition), *levels(file, acquisition, found.peak)]
         warnings += [*acquisition.notes, *mixing(file, found, acquisition, Settings()).said]
+        if file.maps is not None:
+            warnings += settled_maps(file, found, acquisition.mask, None)[1]
     except ReconError as error:
         warnings += [said for said in [one_line(error)] if said not in warnings]
     lines += [f"  warning    {warning}" for warning in warnings] or ["  warnings   none"]
