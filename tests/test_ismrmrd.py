@@ -277,6 +277,10 @@ def test_each_slice_has_its_own_mask(tmp_path):
     for index in (0, 1):
         own = sampled_in(file.read_slice(index).kspace, together)
         assert own[0].tolist() == [line % 2 == index for line in range(Y)]
+        together_again = ifft2c(file.read_slice(index).calibration.numpy())
+        np.testing.assert_allclose(
+            together_again, middle(kspace), atol=1e-6
+        )  # maps are those of all repetitions
     refused(lambda: acquire(file, found, MaskChoice(accel=2)), "sampled differently")
 
 
@@ -391,6 +395,17 @@ REFUSED = {
     "radial": (
         lambda p: write(p, header((2 * X, Y, 1), (X, Y, 1), trajectory="radial"), lines_of(scan()[0])),
         ("trajectory radial",),
+    ),
+    "slices excited together": (
+        lambda p: write(
+            p,
+            XML.replace(
+                "</encoding>",
+                "<parallelImaging><multiband><multiband_factor>2</multiband_factor></multiband></parallelImaging></encoding>",
+            ),
+            lines_of(scan()[0]),
+        ),
+        ("2 slices in each readout",),
     ),
     "two measurements": (two_measurements, ("holds 2 measurements", "first, second")),
 }

@@ -41,7 +41,8 @@ class Header:
     """Spaces and limits of one encoding; ``encoded`` and ``recon`` are None where the header, or the file, does not say.
 
     ``lines`` and ``partitions``: limits of the two phase encodings. ``trajectory`` and ``calibration`` (the
-    mode of the lines for parallel imaging) are the header's own words, "" where it has none.
+    mode of the lines for parallel imaging) are the header's own words, "" where it has none. ``multiband``: slices that
+    were excited together.
     """
 
     present: bool = False
@@ -51,6 +52,7 @@ class Header:
     partitions: Limits = Limits()
     trajectory: str = ""
     calibration: str = ""
+    multiband: int = 1
 
     @classmethod
     def parse(cls, text: bytes | str | None, path: Path, encoding: int = 0) -> Header:
@@ -87,6 +89,7 @@ class Header:
             limits(found, "encodingLimits/kspace_encoding_step_2/"),
             words(found, "trajectory").lower(),
             words(found, "parallelImaging/calibrationMode").lower(),
+            int(number(found, "parallelImaging/multiband/multiband_factor") or 1),
         )
 
     def crop(self, size: tuple[int, ...]) -> tuple[int, int]:

@@ -95,12 +95,26 @@ class ISMRMRDStore(Store):
             return self._volume(self.images[image])[plane]
 
     def calibration(self, index: int) -> np.ndarray | None:
+        """Of a calibration scan of its own; else of all repetitions, where they take turns with their lines."""
         image, plane = divmod(index, self.planes)
-        numbers = self.acquisitions.heads["idx"]["slice"]
+        counters, own = self.acquisitions.heads["idx"], self.images[image]
         chosen = self._sorted.calibration
-        chosen = chosen[numbers[chosen] == numbers[self.images[image][0]]]
+        chosen = chosen[counters["slice"][chosen] == counters["slice"][own[0]]]
+        if not len(chosen):
+            chosen = self._of_all_repetitions(own[0])
+            lines = counters["kspace_encode_step_1"]
+            if len(np.unique(lines[chosen])) == len(np.unique(lines[own])):
+                return None
         with self.reading():
-            return self._volume(chosen)[plane] if len(chosen) else None
+            return self._volume(chosen)[plane]
+
+    def _of_all_repetitions(self, like: int) -> np.ndarray:
+        """The readouts of images that differ from readout ``like`` in the repetition alone."""
+        used = np.sort(np.concatenate(self.images))
+        counters = self.acquisitions.heads["idx"]
+        others = [name for name in COUNTERS if name != "repetition"]
+        alike = np.all([counters[name][used] == counters[name][like] for name in others], axis=0)
+        return used[alike]
 
     def header(self) -> Header:
         return self.encoding.header(self.stored_header)
@@ -175,6 +189,12 @@ class ISMRMRDStore(Store):
                 f"{self.path} has the trajectory {self.stored_header.trajectory}.",
                 "Its samples do not lie on a Cartesian grid.",
                 "Grid them first.",
+            )
+        if self.stored_header.multiband > 1:
+            raise InputError(
+                f"{self.path} has {self.stored_header.multiband} slices in each readout (multiband).",
+                "Slices that were excited together lie over one another, and are not taken apart here.",
+                "Separate them first, for instance with the scanner's own reconstruction.",
             )
         other = heads["encoding_space_ref"][imaging] != self._encoding_of_images
         if other.any():

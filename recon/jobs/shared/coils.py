@@ -19,6 +19,7 @@ from .settings import Settings
 
 LOOKED_AT = 8  # looked at, of a file with more: noise and coils are the same in all
 NOISIER = 3.0  # times the median noise, from where on a coil spoils what is not whitened
+TRIFLE = 1e-4  # of the mean square of k-space
 PER_COIL = 8  # samples of a noise scan, at least
 
 
@@ -62,7 +63,10 @@ def mixing(file: KSpaceFile, found: Survey, acquisition: Acquisition, settings: 
         said.append(f"whitened by the noise of {source}")
     elif len(alive) > 1:
         with suppress(OperatorError):  # too few samples to tell
-            said += noisier(noise_of(file, acquisition, alive, 1)[0], alive)
+            covariance = noise_of(file, acquisition, alive, 1)[0]
+            kspace, mask = next(some_slices(file, acquisition, 1))
+            signal = kspace[alive].abs().square().sum((1, 2)) / mask.sum()
+            said += noisier(covariance, signal, alive)
     matrix = white
     if settings.coils is not None:
         energy = torch.stack(
@@ -106,11 +110,11 @@ def noise_of(
     return torch.stack(found).mean(0), "the outer k-space"
 
 
-def noisier(covariance: Tensor, alive: Tensor) -> list[str]:
-    """A sentence if the noise of some coils is far above that of most."""
-    level = covariance.diagonal().real.sqrt()
-    ratio = level / level.median()
-    found = [int(i) for i in (ratio > NOISIER).nonzero()[:, 0]]
+def noisier(covariance: Tensor, signal: Tensor, alive: Tensor) -> list[str]:
+    """A sentence if the noise of some coils is far above that of most, and no trifle beside their ``signal`` (mean square)."""
+    power = covariance.diagonal().real
+    ratio = (power / power.median()).sqrt()
+    found = [int(i) for i in ((ratio > NOISIER) & (power > TRIFLE * signal)).nonzero()[:, 0]]
     if not found:
         return []
     names = ", ".join(str(int(alive[i])) for i in found)
