@@ -20,6 +20,7 @@ from recon.jobs.reconstruct import reconstruct
 from recon.jobs.shared import slices
 from recon.jobs.shared.settings import Settings, settle
 from recon.registry.recipe import Recipe
+from recon.runtime import runtime
 from recon.runtime.runtime import Runtime
 
 CPU = Runtime(device="cpu")
@@ -314,9 +315,28 @@ def test_flags_go_before_the_configuration():
     config = {"steps": 7, "mask": {"name": "random", "accel": 8}, "runtime": {"chunk": 2}, "samples": 3}
     found = settle(config, {"steps": 9, "accel": 4.0, "device": "cpu", "mask_name": None})
     assert (found.recipe.steps, found.recipe.samples) == (9, 3)
-    assert found.mask == MaskChoice("random", 4.0) and found.runtime == Runtime(device="cpu", chunk=2)
+    assert found.mask == MaskChoice("random", 4.0) and found.runtime == Runtime(
+        device="cpu", dtype="auto", chunk=2
+    )
     assert settle(config, {"mask_name": "poisson"}).mask == MaskChoice("poisson")
     assert settle({"mask": "poisson"}, {}).mask == MaskChoice("poisson")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_the_precision_is_the_processors_and_is_said(tiny, tmp_path, monkeypatch, able):
+    """bf16 where the processor multiplies it; a result of another precision is not gone on with."""
+    monkeypatch.setattr(runtime, "multiplies_bf16", lambda: able)
+    auto = replace(settings(tiny), runtime=Runtime(device="cpu", dtype="auto"))
+    named = replace(auto, runtime=Runtime(device="cpu", dtype="bf16" if able else "float32"))
+    file, said = make_fastmri_file(tmp_path / "a.h5", noise=0.01), []
+    assert settle({}, {}).runtime.dtype == "auto"
+    assert reconstruct([file], auto, tmp_path / "out", say=said.append).exit_code == 0
+    assert f"network in {named.runtime.precision}" in said[0]
+    assert read_result(tmp_path / "out/a.h5").config["dtype"] == named.runtime.precision
+    assert reconstruct([file], named, tmp_path / "out", say=said.append).exit_code == 0
+    assert "done already" in said[-1]
+    monkeypatch.setattr(runtime, "multiplies_bf16", lambda: not able)
+    assert reconstruct([file], auto, tmp_path / "out", say=quiet).exit_code == 2
 
 
 @pytest.mark.parametrize(

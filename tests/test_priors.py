@@ -24,6 +24,7 @@ from worlds import (
 import recon
 from recon import grids
 from recon.errors import ConfigError
+from recon.networks.load import load_prior
 from recon.priors import (
     Gaussian,
     Mixture,
@@ -40,6 +41,7 @@ from recon.priors import (
     slicewise,
     vp_scale,
 )
+from recon.runtime.runtime import Runtime
 from recon.solvers import DDIM, SOLVERS, Euler, Heun
 
 LEVELS = (0.01, 0.3, 2.0, 70.0)
@@ -351,3 +353,31 @@ def test_nobody_asks_a_prior_but_about():
     home = Path(recon.__file__).parent
     found = {str(path.relative_to(home)) for path in home.rglob("*.py") if asked.search(path.read_text())}
     assert not found
+
+
+# --- precision ---------------------------------------------------------------------------------------------
+
+
+def test_bf16_is_near_float32_and_rows_stay_their_own():
+    """As `Runtime` runs the prior that ships: the state keeps its dtype, and a row does not depend on the others."""
+    exact, fast = (
+        Runtime(device="cpu", dtype=d).prepare(load_prior("brain-mri")) for d in ("float32", "bf16")
+    )
+    for sigma in (0.01, 0.1, 1.0, 6.0):
+        x = sigma * random_complex(3, 1, 36, 28, seed=1).to(torch.complex64)
+        found, wanted = fast(x, sigma), exact(x, sigma)
+        assert found.dtype == x.dtype
+        assert (found - wanted).abs().square().mean().sqrt() < 0.04 * min(sigma, 0.1)
+        assert torch.equal(fast(x[1:2], sigma), found[1:2])
+
+
+def test_auto_is_bf16_on_processors_that_multiply_it(monkeypatch):
+    for able, precision in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr("recon.runtime.runtime.multiplies_bf16", lambda able=able: able)
+        assert Runtime(device="cpu", dtype="auto").precision == precision
+        assert Runtime(device="cpu").precision == "float32" and Runtime(dtype="fp16").precision == "fp16"
+    monkeypatch.setattr("recon.runtime.runtime.multiplies_bf16", lambda: True)
+    monkeypatch.setattr(Runtime, "torch_device", lambda self: torch.device("cuda"))
+    assert Runtime(dtype="auto").precision == "float32"
+    with pytest.raises(ConfigError, match="float8"):
+        Runtime(dtype="float8")

@@ -93,7 +93,12 @@ SAMPLING_ARGUMENTS = {
 }
 DEVICE_ARGUMENTS = (
     Argument("--device", "NAME", "auto, cpu, cuda, cuda:1 (default auto)"),
-    Argument("--dtype", "NAME", "precision of the network: float32, bf16, fp16 (default float32)"),
+    Argument(
+        "--dtype",
+        "NAME",
+        "precision of the network: float32, bf16, fp16, or auto: bf16 on a processor that multiplies it, else float32 "
+        "(default auto for k-space, float32 for restore)",
+    ),
     Switch("--compile", "compile the network first", default=None),
     Argument("--chunk", "N", "samples through the network at a time; 1 needs the least memory", type=int),
 )

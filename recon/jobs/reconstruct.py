@@ -146,7 +146,8 @@ def reconstruct_files(
     with tqdm(total=steps, unit="step", disable=None, smoothing=0.05) as bar:
         for plan in todo:
             path = plan.file.path
-            say("\n".join([f"{path}: {plan.file.counts}, {plan.acquisition}", *noted_lines(plan)]))
+            head = f"{path}: {plan.file.counts}, {plan.acquisition}, network in {settings.runtime.precision}"
+            say("\n".join([head, *noted_lines(plan)]))
             try:
                 reconstruct_file(plan, settings, prior, overwrite, bar, say)
                 outcome.done.append(plan.target)
@@ -200,6 +201,7 @@ def open_result(plan: PlannedFile, settings: Settings, overwrite: bool, scored: 
         attrs=dict(
             input=plan.file.path.name,
             device=str(settings.runtime.torch_device()),
+            precision=settings.runtime.precision,
             acceleration=acquisition.accel,
         ),
         overwrite=overwrite,

@@ -111,7 +111,7 @@ def run_simulated(
 def piece_key(cell: SimulatedCell, method: str, data: str, settings: Settings, weights: str) -> str:
     """The hash of what a row's numbers depend on but the code; of ours also the recipe and the prior's ``weights``."""
     recipe = asdict(settings.recipe)
-    ours = [recipe, weights, settings.runtime.dtype] if method == DEFAULT else []
+    ours = [recipe, weights, settings.runtime.precision] if method == DEFAULT else []
     maps = [
         recipe[name] for name in ("calibration", "kernel", "crop", "soft", "sets", "sigma_y", "sigma_floor")
     ]

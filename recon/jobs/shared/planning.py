@@ -115,7 +115,7 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
         "prior_sha256": about(prior).card.get("sha256", ""),
         "mask": asdict(settings.mask) | {"digest": digest(acquisition.mask.numpy().tobytes())},
         "maps": None if settings.maps is None else digest(Path(settings.maps).read_bytes()),
-        "dtype": settings.runtime.dtype,
+        "dtype": settings.runtime.precision,
     }
     if settings.whiten or settings.coils is not None:  # what was begun without them goes on
         config |= {"whiten": settings.whiten, "coils": settings.coils}
@@ -176,8 +176,8 @@ def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.counts}, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
         f"  mask: {plan.acquisition}; maps: {maps}",
-        f"  {0 if plan.done else calls} network calls of {recipe.samples} samples; "
-        f"about {needed / 2**30:.1f} GiB of memory",
+        f"  {0 if plan.done else calls} network calls of {recipe.samples} samples in "
+        f"{settings.runtime.precision}; about {needed / 2**30:.1f} GiB of memory",
         *noted_lines(plan),
     ]
     return "\n".join(lines)

@@ -16,6 +16,9 @@ from ...registry.objects import make_prior
 from ...registry.recipe import Recipe, make_recipe
 from ...runtime.runtime import Runtime
 
+USUAL_RUNTIME = {"dtype": "auto"}
+"""Of the jobs on k-space, for which bf16 is measured to lose nothing (`Runtime`)."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,7 +31,7 @@ class Settings:
     recipe: Recipe = field(default_factory=Recipe)
     mask: MaskChoice = field(default_factory=MaskChoice)
     maps: str | None = None
-    runtime: Runtime = field(default_factory=Runtime)
+    runtime: Runtime = field(default_factory=lambda: Runtime(**USUAL_RUNTIME))
     layout: Layout = field(default_factory=Layout)
     whiten: bool = False
     coils: int | None = None
@@ -74,7 +77,7 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
         make_recipe(recipe | given),
         construct(MaskChoice, mask, "A mask"),
         None if maps is None else str(maps),
-        construct(Runtime, runtime, "The runtime"),
+        construct(Runtime, USUAL_RUNTIME | runtime, "The runtime"),
         construct(Layout, layout, "The layout"),
         False if whiten is None else whiten,
         coils,
