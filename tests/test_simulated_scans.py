@@ -194,7 +194,7 @@ def test_a_failure_is_a_row_that_says_why(bench, tmp_path, monkeypatch):
     def broken(*arguments, **more):
         raise ConfigError("It broke.", "For a test.")
 
-    monkeypatch.setattr("recon.benchmark.scans.methods.reconstruct_slice", broken)
+    monkeypatch.setattr("recon.benchmark.scans.scan.reconstruct_slice", broken)
     assert bench("--mask", "random", "--methods", "recon", "zero-filled") == 1
     page = (tmp_path / "simulated.md").read_text()
     assert (

@@ -17,7 +17,6 @@ from operators.fourier import ifft2c
 
 from ...errors import unknown
 from ...metrics import scaled_psnr
-from ...mri import reconstruct_slice
 from ..answer import Answer
 from ..methods.bart import BART_LAMBDAS, bart_maps, bart_wavelets
 from ..methods.classical import climb, least_squares, quality, tv
@@ -36,19 +35,15 @@ def zero_filled(trial: Trial) -> Found:
 
 def recon_default(trial: Trial) -> Found:
     """What ``recon reconstruct`` makes of the scan with the trial's settings."""
-    scan, settings = trial.scan, trial.settings
-    started = time.monotonic()
-    result = reconstruct_slice(
-        scan.y, scan.mask, settings.recipe, trial.prior, settings.runtime, slice_index=scan.index
-    )
+    result, seconds = trial.timed_result
     return Found(
         result.mean.abs().cpu(),
         result.samples.abs().cpu() if len(result.samples) > 1 else None,
         result.support.cpu(),
         result.trace[-1]["residual"],
         result.network_calls,
-        time.monotonic() - started,
-        {"samples": len(result.samples), "sigma_y": result.sigma_y / scan.scale},
+        seconds,
+        {"samples": len(result.samples), "sigma_y": result.sigma_y / trial.scan.scale},
     )
 
 
@@ -80,12 +75,12 @@ def total_variation(trial: Trial) -> Found:
 
 
 def either_total_variation(trial: Trial) -> Found:
-    """The better of a short and a long run of `total_variation`, ``seconds`` those of the better.
+    """The better of a short and a long run of `total_variation` with the maps of our result.
 
-    In the object they agree. Outside of the maps no data speak, and what TV leaves there depends on its steps: it may
+    In the object the two agree. Outside of the maps no data speak, and what TV leaves there depends on its steps: it may
     resemble the noise of a reference that has some, which counts for or against it by up to 1.5 dB.
     """
-    scene = trial.scene
+    scene = trial.final_scene
     answers = [tv_answer(scene, steps) for steps in (SHORT, LONG)]
     return of_scene(trial, scene, max(answers, key=lambda answer: quality(answer.mean[None], scene)))
 

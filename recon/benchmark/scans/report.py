@@ -132,6 +132,7 @@ def axes_table(lines: Sequence[ScanLine]) -> str:
             "below",
             "oracle worst",
             "outside",
+            "coverage",
         ]
     ]
     for axis in RANGE:
@@ -140,6 +141,7 @@ def axes_table(lines: Sequence[ScanLine]) -> str:
             ahead = [a for line in of if (a := line.ahead()) is not None]
             inside = [a for line in of if (a := line.ahead("object_psnr")) is not None]
             oracle = [a for line in of if (a := line.ahead(of=("oracle",))) is not None]
+            covered = [value for line in of if (value := line.ours("coverage")) is not None]
             table.append(
                 [
                     axis,
@@ -151,6 +153,7 @@ def axes_table(lines: Sequence[ScanLine]) -> str:
                     str(sum(a < -BELOW for a in ahead)),
                     number_text(min(oracle, default=None)),
                     str(sum(bool(line.ours("outside")) for line in of)),
+                    percent_text(fmean(covered) if covered else None),
                 ]
             )
     return markdown(table)

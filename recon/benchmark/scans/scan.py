@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from operators.mri import MRI
 
 from ...io import center_crop
 from ...jobs.shared.settings import Settings
-from ...mri import Normalised, normalise
+from ...mri import Normalised, SliceResult, normalise, reconstruct_slice
 from ...priors import Prior
 from ...problem import Problem
 from ..scene import Scene
@@ -67,9 +68,24 @@ class Trial:
         return normalise(scan.kspace.to(device), scan.mask, self.settings.recipe, index=scan.index)
 
     @cached_property
+    def timed_result(self) -> tuple[SliceResult, float]:
+        """What ``recon reconstruct`` makes of the scan, and the seconds from k-space to samples."""
+        scan, settings = self.scan, self.settings
+        started = time.monotonic()
+        result = reconstruct_slice(
+            scan.y, scan.mask, settings.recipe, self.prior, settings.runtime, slice_index=scan.index
+        )
+        return result, time.monotonic() - started
+
+    @cached_property
     def scene(self) -> Scene:
-        """The scan with our maps, those that the first network call sees."""
+        """The scan with our maps as they are before a network is called."""
         return self.scene_with(self.normalised.maps)
+
+    @cached_property
+    def final_scene(self) -> Scene:
+        """The scan with our maps as the result has them, for which the whole reconstruction is made."""
+        return self.scene_with(self.timed_result[0].maps)
 
     @cached_property
     def oracle(self) -> Scene:

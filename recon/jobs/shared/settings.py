@@ -16,7 +16,7 @@ from ...registry.objects import make_prior
 from ...registry.recipe import Recipe, make_recipe
 from ...runtime.runtime import Runtime
 
-USUAL_RUNTIME = {"dtype": "auto"}
+USUAL_RUNTIME: dict[str, Any] = {"dtype": "auto"}
 """Of the jobs on k-space, for which bf16 is measured to lose nothing (`Runtime`)."""
 
 
