@@ -100,6 +100,8 @@ class Acquisition:
 
     def __str__(self) -> str:
         height, width = self.mask.shape
+        if bool((self.mask == self.mask[:, :1]).all()) and not self.whole_columns:
+            return f"{int(self.mask[:, 0].sum())} of {height} rows, acceleration {self.accel:.3g}"
         if not self.whole_columns:
             return f"{int(self.mask.sum())} of {height} x {width} samples, acceleration {self.accel:.3g}"
         lines, measured = int(self.mask[0].sum()), int(self.measured.any(0).sum())
