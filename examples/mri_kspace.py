@@ -6,7 +6,7 @@ from skimage.data import shepp_logan_phantom
 import operators as op
 import recon
 from operators.coils import noise_level, rss, simulate_coils
-from operators.espirit import espirit
+from operators.maps.espirit import espirit
 from operators.masks import make_mask
 
 torch.manual_seed(0)

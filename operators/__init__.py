@@ -10,10 +10,10 @@ from .complexify import Complexified, complexified
 from .ct import CT
 from .differences import Difference
 from .errors import LawBroken, OperatorError
-from .espirit import espirit
 from .fourier import Blur, fft2c, gaussian_kernel, ifft2c, motion_kernel
 from .interop import from_deepinv
 from .krylov import cg, operator_norm, power_norm
+from .maps.espirit import espirit
 from .masks import make_mask
 from .mri import MRI
 from .noncartesian import NonCartesianMRI, density_compensation, radial_trajectory, spiral_trajectory

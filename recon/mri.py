@@ -11,9 +11,9 @@ from torch import Tensor
 
 from operators.base import Linear
 from operators.coils import noise_level, rss
-from operators.espirit import espirit
 from operators.fourier import ifft2c
 from operators.krylov import cg
+from operators.maps.espirit import espirit
 from operators.mri import MRI
 from operators.per_image import PerImage
 
@@ -117,11 +117,13 @@ def normalise(
     """
     mask = torch.as_tensor(mask, device=kspace.device).expand(kspace.shape[-2:])
     y = kspace * mask
+    sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
     if maps is None and len(kspace) > 1:
         maps, _ = espirit(
             *((y, mask) if calibration is None else (calibration, (calibration != 0).any(0))),
             recipe.calibration,
             recipe.kernel,
+            noise=sigma_y if calibration is None else None,
             crop=recipe.crop,
             sets=recipe.sets or 2,
             soft=recipe.soft,
@@ -135,7 +137,6 @@ def normalise(
         A = MRI(mask.to(kspace.real.dtype))
     sense = cg_sense(A, y[None])
     scale = float(torch.quantile(rss(sense)[0].flatten().float(), 0.995))
-    sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
     noise = max(sigma_y / scale, recipe.sigma_floor)
     start = {"noise": torch.zeros_like, "cg-sense": torch.clone, "zero-filled": lambda _: A.adjoint(y[None])}
     return Normalised(

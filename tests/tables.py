@@ -491,6 +491,12 @@ POSTERIORS: dict[str, PosteriorRow] = {
         lambda prior, problem: posteriors.DDS(prior, problem, steps=8, keep="state", tol=0.0),
         exact="isotropic",
     ),
+    "dds, local variance": PosteriorRow(
+        "dds",
+        lambda prior, problem: posteriors.DDS(
+            prior, problem, steps=8, keep="state", tol=0.0, variance="local"
+        ),
+    ),
     "dps": PosteriorRow("dps", posteriors.DPS),
     "mcg": PosteriorRow("mcg", posteriors.MCG),
     "pigdm": PosteriorRow(

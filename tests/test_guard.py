@@ -70,9 +70,8 @@ def test_a_mask_of_square_kspace_is_never_transposed(tmp_path, name):
     mask, rows = SHAPES[name]
     np.save(tmp_path / "m.npy", mask)
     file, found = look(square(tmp_path))
-    used = acquire(file, found, MaskChoice(str(tmp_path / "m.npy")))
-    assert (used.mask.numpy() == (LINES[:, None] if rows else LINES[None])).all()
-    assert f"{LINES.sum()} of {N} {'rows' if rows else 'lines'}" in str(used)
+    used = acquire(file, found, MaskChoice(str(tmp_path / "m.npy"))).mask.numpy()
+    assert (used == (LINES[:, None] if rows else LINES[None])).all()
 
 
 @pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24, 1)])

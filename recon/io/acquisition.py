@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from operators.maps.espirit import SMALLEST
 from operators.masks import MASKS, acceleration, calibration_region, make_mask
 
 from ..errors import ConfigError, InputError, unknown
@@ -100,8 +101,6 @@ class Acquisition:
 
     def __str__(self) -> str:
         height, width = self.mask.shape
-        if bool((self.mask == self.mask[:, :1]).all()) and not self.whole_columns:
-            return f"{int(self.mask[:, 0].sum())} of {height} rows, acceleration {self.accel:.3g}"
         if not self.whole_columns:
             return f"{int(self.mask.sum())} of {height} x {width} samples, acceleration {self.accel:.3g}"
         lines, measured = int(self.mask[0].sum()), int(self.measured.any(0).sum())
@@ -189,11 +188,12 @@ def has_gaps(measured: Tensor) -> bool:
     return gaps or bool((measured != (rows[:, None] & columns[None])).any())
 
 
-def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int) -> None:
-    """Raises `InputError` if the fully sampled centre is smaller than the ``kernel`` of the map estimation.
+def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int | None) -> None:
+    """Raises `InputError` if the fully sampled centre is smaller than the ``kernel`` of the map estimation, None for the smallest.
 
     The centre is that of the calibration scan, where the file has one.
     """
+    kernel = kernel or SMALLEST
     calibration = file.store.calibration(0)
     mask = acquisition.mask if calibration is None else pattern(torch.from_numpy((calibration != 0).any(0)))
     rows, columns = calibration_region(mask)

@@ -58,7 +58,7 @@ def contents(file: KSpaceFile) -> list[str]:
 
 
 def geometry(file: KSpaceFile) -> list[str]:
-    """Slices, coils, sizes, oversampling, pixels, header and reference."""
+    """Slices, coils, sizes, oversampling, header and reference."""
     first, last = file.acquired
     lines = [
         f"  k-space    {file.counts}, {file.height} x {file.width} (readout x phase), {file.dtype}",
@@ -71,11 +71,6 @@ def geometry(file: KSpaceFile) -> list[str]:
         ),
         f"  reference  {file.reference or 'none'}",
     ]
-    if file.geometry is not None:
-        rows, columns, thickness = (f"{step:.4g}" for step in file.geometry.spacing)
-        placed = "known" if file.geometry.positions is not None else "unknown"
-        said = f"  pixels     {rows} x {columns} mm, {thickness} mm thick, place in the patient {placed}"
-        lines.insert(2, said)
     return lines + ([f"  maps       {file.maps}"] if file.maps else [])
 
 

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from operators.base import Linear
+from operators.fourier import gaussian_kernel
 from operators.krylov import cg, inner
 
 from ..errors import ConfigError
@@ -19,6 +21,8 @@ from .base import Posterior
 from .shared.jacobian import Linearised, per_row, singular_tolerance
 from .shared.proximal import Proximal
 
+REACH, NEAREST = 2.5, 0.01  # of the power around a pixel, and of the data's: how far an image may lie from D
+AROUND = 2.0  # pixels, the standard deviation of the window that the power is a mean over
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.0625, 0.015625)  # of a Gauss-Newton step
 
 
@@ -35,6 +39,12 @@ class DDS(Posterior):
     problem (``lambda = 0``, early-stopped CG, where that is 0). ``keep``: "noise" takes the next step
     with the network's noise (the paper), "state" recomputes it from x0, which for a matched weight is
     the exact posterior denoiser of an isotropic Gaussian prior. ``tol``: relative residual at which CG stops.
+
+    ``variance``: "uniform", the same lambda in every pixel (the paper); "local", for complex images and a linear
+    operator, at least what the power of D around a pixel asks for: ``x0 = argmin ||A x - y||^2 + sigma_y^2 sum_i |x_i - D_i|^2 / v_i`` with
+    ``v_i = min(sigma_y^2 / lambda, (2.5 P_i)^2 + (d / 100)^2)``, P_i the root mean square of D around pixel i and d the
+    standard deviation of the data. What undersampling folds into the dark is then not believed, while nothing that D
+    shows is held back.
     Source: Chung, Lee, Ye, Decomposed Diffusion Sampler, ICLR 2024, algorithm 1.
     """
 
@@ -51,7 +61,10 @@ class DDS(Posterior):
         keep: str = "noise",
         tol: float = 1e-6,
         newton: int = 3,
+        variance: str = "uniform",
     ):
+        if variance not in ("uniform", "local"):
+            raise ConfigError(f"variance is {variance!r}.", 'It is "uniform" (the paper) or "local".')
         if keep not in ("noise", "state"):
             raise ConfigError(f"keep is {keep!r}.", 'It is "noise" (the paper) or "state".')
         if steps < 1:
@@ -59,6 +72,7 @@ class DDS(Posterior):
         if newton < 1:
             raise ConfigError(f"newton is {newton}.", "DDS linearises at least once.", "Use newton=3.")
         self.weight, self.steps, self.keep, self.tol, self.newton = weight, steps, keep, tol, newton
+        self.variance = variance
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
@@ -90,9 +104,23 @@ class DDS(Posterior):
         A, b = cast(Linear, self.problem.A), self.problem.backprojection
         if lam == 0:
             return cg(A.normal, b, prior, self.steps, singular_tolerance(self.tol, b))
+        if self.variance == "local" and A.complex_domain:
+            return self.local(prior, lam)
         if self.direct is not None:
             return self.direct(prior, lam)
         return cg(lambda v: A.normal(v).add(v, alpha=lam), b + lam * prior, prior, self.steps, self.tol)
+
+    def local(self, prior: Tensor, lam: float) -> Tensor:
+        """The minimiser with a variance in each pixel, by CG in units of its standard deviation."""
+        A, power = cast(Linear, self.problem.A), float(self.problem.sigma) ** 2
+        least = NEAREST**2 * about(self.prior).data_var
+        variance = (REACH**2 * power_around(prior) + least).clamp_max(power / lam)
+        std = variance.sqrt()
+        residual = std * (self.problem.backprojection - A.normal(prior))
+        step = cg(
+            lambda u: (std * A.normal(std * u)).add(u, alpha=power), residual, None, self.steps, self.tol
+        )
+        return prior + std * step
 
     def gauss_newton(self, prior: Tensor, lam: float) -> Tensor:
         """The same for a nonlinear A, with a line search in each row."""
@@ -114,6 +142,15 @@ class DDS(Posterior):
                 x = torch.where(per_row(candidate_loss < least, x), candidate, x)
                 least = torch.minimum(candidate_loss, least)
         return x
+
+
+def power_around(image: Tensor) -> Tensor:
+    """``sum_c |x_c|^2``, over the channels of (rows, channels, ..., H, W), as a Gaussian mean around each pixel: (rows, 1, ..., H, W)."""
+    power = image.abs().square().sum(1, keepdim=True)
+    planes = power.flatten(0, -3)[:, None]
+    kernel = gaussian_kernel(AROUND).to(power)[None, None]
+    padded = F.pad(planes, (kernel.shape[-1] // 2,) * 4, mode="replicate")
+    return F.conv2d(padded, kernel).view_as(power)
 
 
 def constant(gamma: float) -> Callable[[float], float]:

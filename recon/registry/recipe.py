@@ -16,7 +16,7 @@ from .configuration import construct
 from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class
 
 USUAL: dict[str, dict[str, Any]] = {
-    "dds": {"steps": 20, "keep": "state"},
+    "dds": {"steps": 20, "keep": "state", "variance": "local"},
     "stsl": {"init": "noise"},  # the start is the recipe's
 }
 """Options of a sampler where a recipe does not say otherwise."""
@@ -54,7 +54,7 @@ class Recipe:
     sigma_floor: float = 0.006
     sets: int | None = None
     calibration: tuple[int, int] | None = (48, 24)
-    kernel: int = 6
+    kernel: int | None = None
     crop: float | None = None
     soft: bool = False
 

@@ -32,7 +32,7 @@ def planes_of_volume(kspace: np.ndarray, sampled: np.ndarray, path: Path) -> np.
                 else ", and not all with the same lines."
             )
             + " Slices can be taken apart only where each line was measured in every partition.",
-            "Transform it along its readout instead, and store the planes as slices: (readout, coils, kz, ky).",
+            "Use a scan that is undersampled along one phase encoding only.",
         )
     for part in np.moveaxis(kspace, 1, 0):  # one after another, for the memory
         part[:] = fft.fftshift(fft.ifft(fft.ifftshift(part, axes=0), axis=0, norm="ortho"), axes=0)

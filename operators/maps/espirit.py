@@ -7,14 +7,20 @@ import math
 import torch
 from torch import Tensor
 
-from .coils import rss
-from .errors import OperatorError
-from .fourier import ifft2c
-from .masks import calibration_region
+from ..coils import noise_level, rss
+from ..errors import OperatorError
+from ..fourier import ifft2c
+from ..masks import calibration_region
+from .support import solid
 
 BRIGHT = 0.25  # of the maximum at low resolution: certainly object
+SMALLEST = 3  # kernel
+LIT, FAINT = 0.06, 0.03  # of the maximum at low resolution: object, and object where a map explains it
+BLUR = 0.15  # of a pixel at low resolution: the margin of the support
 TIE = 1e-3  # of the largest possible eigenvalue, 1: what chooses among vectors of equal eigenvalues
+WEAKEST = 0.005  # of the largest singular value: below, coils vary too little with place to tell apart
 BAND = 1e-3  # of the threshold, in power: over so much on either side a kernel goes from noise to signal
+NOISE_BAND = 0.1  # the same of the edge of the noise
 CHUNK_BYTES = 2**26  # pixel matrices held at a time
 
 
@@ -22,8 +28,9 @@ def espirit(
     kspace: Tensor,
     mask: Tensor | None = None,
     calibration: int | tuple[int, int] | None = 24,
-    kernel: int = 6,
-    threshold: float = 0.02,
+    kernel: int | None = None,
+    threshold: float | None = None,
+    noise: float | None = None,
     crop: float | None = 0.8,
     sets: int = 1,
     soft: bool = False,
@@ -40,10 +47,15 @@ def espirit(
     winds around each point where that combination is blind; ``phase="image"`` makes the
     image of low resolution real and positive, so that images are nearly real and vary smoothly.
 
+    ``kernel`` None is `kernel_size`. ``threshold`` None counts as signal what exceeds half a percent of the largest
+    singular value and all that noise alone would give, see `noise_edge`; ``noise``: its standard deviation per real
+    component, in the units of k-space, None to estimate it.
+
     ``calibration`` bounds the calibration area in samples (rows and columns; None: all there is);
     it is cut from the largest fully sampled rectangle around the zero frequency, of ``mask`` (H, W)
     where given, else of the samples that are not zero. ``crop`` zeroes a map where its eigenvalue
-    is smaller; None chooses it, see `automatic_crop`, and keeps what is bright at low resolution. ``soft`` replaces that step by a smooth one from
+    is smaller; None chooses it, see `automatic_crop`, and fills the outline of what is seen, see `solid`, for the first
+    set; the second keeps what its eigenvalues explain there. ``soft`` replaces that step by a smooth one from
     ``2 crop - 1`` to 1, which multiplies the map (soft-SENSE weighting; the length over the coils is
     then the weight).
 
@@ -64,6 +76,8 @@ def espirit(
     samples = kspace.reshape(-1, coils, height, width)
     rows, columns = calibration_area(samples, mask, calibration)
     data = samples[..., rows, columns]
+    if kernel is None:
+        kernel = kernel_size(min(data.shape[-2:]), coils)
     if min(data.shape[-2:]) < kernel:
         raise OperatorError(
             f"The fully sampled centre is {data.shape[-2]} x {data.shape[-1]}, smaller than the kernel "
@@ -78,7 +92,11 @@ def espirit(
     window = hann(rows, height, data)[:, None] * hann(columns, width, data)
     image = ifft2c(samples / peak * window)
     brightness = rss(image)
-    correlation = kernel_correlation(projector(data, kernel, threshold), coils, kernel)
+    level = [noise_level(one, mask) if noise is None else torch.as_tensor(noise) for one in samples]
+    relative = torch.stack(level).to(peak) / peak.flatten()
+    edge = noise_edge(data, kernel, relative if threshold is None else 0 * relative)
+    threshold = WEAKEST if threshold is None else threshold
+    correlation = kernel_correlation(projector(data, kernel, threshold, edge), coils, kernel)
     flat = data.flatten(2)
     combinations = torch.linalg.eigh(flat @ flat.mH)[1]  # of the coils, the strongest last
     values, maps = eigenmaps(correlation.to(kspace.dtype), *preference(image, brightness, combinations), sets)
@@ -96,9 +114,13 @@ def espirit(
     else:
         limit = torch.full((len(values), 1, 1, 1), crop, dtype=values.dtype, device=values.device)
     weight = smoothstep((values - (2 * limit - 1)) / (2 - 2 * limit)) if soft else (values >= limit)
-    if crop is None and not soft:  # where there is signal there is an object, however uncertain its map
-        lit = brightness > BRIGHT * brightness.amax((-2, -1), keepdim=True)
-        weight[:, 0] |= lit & (values[:, 0] >= 0.5)
+    if crop is None and not soft:
+        shade = relative * window.square().mean().sqrt() * math.sqrt(2 * coils)  # noise alone is so bright
+        blur = (BLUR * height / (rows.stop - rows.start), BLUR * width / (columns.stop - columns.start))
+        for each, light, dark in zip(weight, brightness, shade, strict=True):
+            support = solid(object_seen(each[0], light, float(dark)), blur)
+            each &= support
+            each[0] = support
     maps = maps * weight[:, :, None]
     return maps.reshape(*batch, *maps.shape[1:]), values.reshape(*batch, *values.shape[1:])
 
@@ -123,14 +145,43 @@ def within(region: slice, most: int, size: int) -> slice:
     return slice(start, start + length)
 
 
-def projector(data: Tensor, kernel: int, threshold: float) -> Tensor:
-    """``V V^H`` onto the signal part of the patches of (B, coils, h, w): (B, n, n), n = coils kernel^2, in double precision."""
+def kernel_size(lines: int, coils: int) -> int:
+    """The kernel for a calibration area of so many samples along its shorter side: 3, 4 from 6, 5 from 14, 6 from 22.
+
+    A larger kernel describes maps that vary more, and fewer of its patches fit. Two coils say so little of a pixel that
+    their kernel is larger by one.
+    """
+    return min(min(SMALLEST + (lines + 2) // 8, 6) + (coils <= 2), max(lines, SMALLEST))
+
+
+def noise_edge(data: Tensor, kernel: int, noise: Tensor) -> Tensor:
+    """What no singular value of patches of noise alone exceeds (B,); noise (B,) per real component.
+
+    ``sqrt(2) noise (sqrt(m) + sqrt(n))`` of an m x n matrix (Marchenko and Pastur 1967); that patches share samples
+    raises it little.
+    """
+    _, coils, height, width = data.shape
+    rows, patches = coils * kernel**2, (height - kernel + 1) * (width - kernel + 1)
+    return math.sqrt(2) * (math.sqrt(rows) + math.sqrt(patches)) * noise
+
+
+def projector(data: Tensor, kernel: int, threshold: float, edge: Tensor) -> Tensor:
+    """``V V^H`` onto the signal part of the patches of (B, coils, h, w): (B, n, n), n = coils kernel^2, in double precision.
+
+    Signal are singular values above ``threshold`` times the largest, and above ``edge`` (B,).
+    """
     patches = data.to(torch.complex128).unfold(-2, kernel, 1).unfold(-2, kernel, 1)
     patches = patches.permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2)
     power, vectors = torch.linalg.eigh(patches @ patches.mH)
-    # Noise fills the neighbourhood of the threshold: a step there would leave the choice to rounding.
-    signal = smoothstep((power / (threshold**2 * power[:, -1:]) - 1) / (2 * BAND) + 0.5)
+    # A step at the threshold would leave the choice to rounding; noise itself is known less well.
+    signal = above(power, threshold**2 * power[:, -1:], BAND)
+    signal = signal * above(power, edge.to(power)[:, None].square(), NOISE_BAND)
     return (vectors * signal[:, None]) @ vectors.mH
+
+
+def above(power: Tensor, limit: Tensor, band: float) -> Tensor:
+    """From 0 to 1 over ``band`` times the ``limit`` on either side of it; 1 where there is no limit."""
+    return smoothstep(torch.where(limit > 0, (power / limit - 1) / (2 * band) + 0.5, 1))
 
 
 def kernel_correlation(projection: Tensor, coils: int, kernel: int) -> Tensor:
@@ -201,6 +252,15 @@ def hann(region: slice, size: int, like: Tensor) -> Tensor:
     reach = max(region.stop - size // 2, size // 2 - region.start)
     inside = (place >= region.start - size // 2) & (place < region.stop - size // 2)
     return torch.cos(place / reach * (math.pi / 2)).square().to(like.real.dtype) * inside
+
+
+def object_seen(explained: Tensor, brightness: Tensor, noise: float) -> Tensor:
+    """Where the image of low resolution (H, W) shows an object, bool: it is lit, or a map explains what is faint.
+
+    ``explained`` (H, W) bool; ``noise`` is the brightness of noise alone.
+    """
+    lit, faint = (share * float(brightness.max()) for share in (LIT, FAINT))
+    return (brightness > max(lit, 5 * noise)) | (explained & (brightness > max(faint, 3 * noise)))
 
 
 def automatic_crop(values: Tensor, brightness: Tensor) -> Tensor:

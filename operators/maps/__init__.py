@@ -1,0 +1,1 @@
+"""Coil sensitivity maps, and where in the image there is an object at all."""
