@@ -92,6 +92,21 @@ def rotate_and_zoom(images: Tensor, crop: int, generator: torch.Generator) -> Te
     return F.grid_sample(images[:, None], grid, mode="bicubic", align_corners=False)
 
 
+def shrunk(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """The magnitude image (H, W) of a smaller matrix and the same field of view, with ``probability``.
+
+    Its k-space is cut to 35 to 100 % an axis, which is what a scan of lower resolution acquires.
+    """
+    draw, keep = torch.rand(2, generator=generator).tolist()
+    if draw >= probability:
+        return image
+    height, width = (2 * round((0.35 + 0.65 * keep) * size / 2) for size in image.shape)
+    spectrum = torch.fft.fftshift(torch.fft.fft2(image))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    small = torch.fft.ifft2(torch.fft.ifftshift(spectrum[top : top + height, left : left + width])).abs()
+    return small * (height * width / image.numel())
+
+
 def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
     """Zero the outer k-space of (B, H, W), keeping 50 to 100 % an axis, with or without a soft edge."""
     spectrum = torch.fft.fft2(images)

@@ -19,7 +19,7 @@ from .augment import with_random_phase
 from .checkpoint import write_weights
 from .loop import train_network
 from .settings import Training
-from .views import as_channels, load_images, plain_views
+from .views import as_channels, plain_views
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..io import refuse_overwriting
@@ -15,9 +16,10 @@ from ..io.whole import writing
 from .checkpoint import load_checkpoint, save_checkpoint
 from .muon import Muon
 from .settings import MATRIX_PRECISIONS, Training
-from .views import augmented_views, load_images
+from .sets import load_sets
+from .views import augmented_views
 
-Loss = Callable[[Tensor, torch.Generator], Tensor]
+Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Of crops (B, C, crop, crop) and the generator of this step's draws: (B,)."""
 Publish = Callable[[Mapping[str, Tensor], int, float], None]
 """Given the averaged weights, the steps, and the seconds so far: write weights and card."""
@@ -67,10 +69,16 @@ def take_steps(
 ) -> None:
     """Train until the training has its length, saving and publishing as it goes."""
     device, checkpoint = next(network.parameters()).device, config.checkpoint
-    images = load_images(config.root, config.data, config.percentile).to(device)
+    slices = load_sets(config.root, config.sets, config.percentile)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     optimizer = Muon(network.parameters(), lr=config.lr, lr_vectors=config.lr_vectors)
     step, elapsed = 0, 0.0
+    if config.init is not None and not checkpoint.is_file():
+        tensors = load_file(config.init)
+        with torch.no_grad():
+            for name, p in network.named_parameters():
+                p.copy_(tensors[name])
+                average[name].copy_(p)
     if checkpoint.is_file():
         step, elapsed = load_checkpoint(checkpoint, network, average, optimizer)
         log(f"going on from step {step} ({elapsed / 60:.1f} minutes) of {checkpoint}")
@@ -89,11 +97,11 @@ def take_steps(
         for group in optimizer.param_groups:
             group["lr"], group["lr_vectors"] = config.lr * rate, config.lr_vectors * rate
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        index = torch.randint(len(images), (config.batch,), generator=generator)
-        clean = augmented_views(images[index.to(device)].cpu(), config, generator).to(device)
+        index = slices.draw(config.batch, generator)
+        clean = augmented_views([slices.images[i] for i in index], config, generator).to(device)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, MATRIX_PRECISIONS[config.precision], config.precision != "float32"):
-            value = loss(clean, generator).mean()
+            value = loss(clean, slices.sigma_from[index], generator).mean()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimizer.step()

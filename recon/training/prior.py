@@ -20,7 +20,8 @@ from ..networks.unet import UNet
 from .checkpoint import write_weights
 from .loop import train_network
 from .settings import Training
-from .views import load_images, plain_views
+from .sets import load_sets
+from .views import plain_views
 
 CURVE_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -51,8 +52,16 @@ class PriorTraining(Training):
         ]
 
 
-def draw_sigma(config: PriorTraining, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,) of a training step: log-normal, a share of them log-uniform over the whole range."""
+def draw_sigma(config: PriorTraining, lowest: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise levels of a training step, each of the same distribution above its ``lowest`` (B,)."""
+    sigma = draw_levels(config, len(lowest), generator)
+    for _ in range(20):
+        sigma = torch.where(sigma < lowest, draw_levels(config, len(lowest), generator), sigma)
+    return torch.maximum(sigma, lowest)
+
+
+def draw_levels(config: PriorTraining, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,): log-normal, a share of them log-uniform over the whole range."""
     log_sigma = config.sigma_log_mean + config.sigma_log_std * torch.randn(count, generator=generator)
     low, high = math.log(config.sigma_min), math.log(config.sigma_max)
     uniform = low + (high - low) * torch.rand(count, generator=generator)
@@ -73,14 +82,16 @@ def train_prior(
     torch.manual_seed(config.seed)
     network = UNet(channels=channels, **config.network).to(device).to(memory_format=torch.channels_last)
     model = Preconditioned(network, config.sigma_data, config.sigma_min, config.sigma_max)
+    inner = torch.compile(network) if config.compile else network
+    trained = Preconditioned(inner, config.sigma_data, config.sigma_min, config.sigma_max)
 
-    def loss(clean: Tensor, generator: torch.Generator) -> Tensor:
-        sigma = draw_sigma(config, config.batch, generator).to(device)
+    def loss(clean: Tensor, lowest: Tensor, generator: torch.Generator) -> Tensor:
+        sigma = draw_sigma(config, lowest, generator).to(device)
         if latents is not None:
             with torch.no_grad():
                 clean = latents.encode(clean)
         noise = torch.randn(clean.shape, generator=generator).to(device)
-        return model.loss(clean, sigma, noise)
+        return trained.loss(clean, sigma, noise)
 
     def publish(average, step: int, elapsed: float) -> None:
         shadow = UNet(**network.options)
@@ -111,8 +122,8 @@ def denoising_curve(
     model: Preconditioned, latents: Latents | None, config: PriorTraining
 ) -> dict[str, float]:
     """PSNR (dB, peak 1) of ``D(x0 + sigma eps)`` for each sigma, on crops that are always the same."""
-    images = load_images(config.root, config.validation, config.percentile)
-    clean, generator = plain_views(images, config)
+    slices = load_sets(config.root, config.validation_sets, config.percentile)
+    clean, generator = plain_views(slices.images, config)
     if latents is not None:
         clean = latents.encode(clean)
     noise = torch.randn(clean.shape, generator=generator)

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError
+from ..registry.configuration import construct
+from .sets import ImageSet
 
 MATRIX_PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -24,9 +26,9 @@ class Training:
     """
 
     name: str
-    data: tuple[str, ...]
+    data: tuple[str | dict, ...]
     length: dict[str, float]
-    validation: tuple[str, ...] = ()
+    validation: tuple[str | dict, ...] = ()
     data_root: str = "."
     out: str = "out/train"
     complex_images: bool = True
@@ -44,6 +46,8 @@ class Training:
     ema: float = 0.999
     seed: int = 0
     precision: str = "float32"
+    init: str | None = None
+    compile: bool = False
     checkpoint_minutes: float = 2.0
 
     def __post_init__(self):
@@ -81,4 +85,19 @@ class Training:
     @property
     def files(self) -> list[Path]:
         """The files that are read."""
-        return [self.root / name for name in (*self.data, *self.validation)]
+        return [self.root / each.file for each in (*self.sets, *self.validation_sets)]
+
+    @property
+    def sets(self) -> list[ImageSet]:
+        """The sets that are trained on."""
+        return [as_set(entry) for entry in self.data]
+
+    @property
+    def validation_sets(self) -> list[ImageSet]:
+        """The sets that the weights are judged on."""
+        return [as_set(entry) for entry in self.validation]
+
+
+def as_set(entry: str | dict) -> ImageSet:
+    """An entry of ``data``: the name of a file, or a mapping of `ImageSet`'s keys."""
+    return ImageSet(entry) if isinstance(entry, str) else construct(ImageSet, entry, "A training set")

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..io.images import read_stack
-from .augment import random_crops, with_random_phase
+from .augment import random_crops, shrunk, with_random_phase
 from .settings import Training
 
-
-def load_images(root: Path, names: tuple[str, ...], percentile: float) -> Tensor:
-    """Magnitude slices (N, H, W) float32, each scaled so that its percentile is 1; empty slices are left out.
-
-    Raises `ConfigError` for a file that does not exist, `InputError` for one that `read_stack` refuses.
-    """
-    stacks = []
-    for name in names:
-        path = root / name
-        if not path.is_file():
-            raise ConfigError(
-                f"The training set {path} does not exist.",
-                do="Set data_root in the config, or --data-root, to the folder that holds it.",
-            )
-        images = read_stack(path)
-        top = torch.quantile(images.flatten(1), percentile / 100, dim=1)
-        stacks.append(images[top > 0] / top[top > 0, None, None])
-    return torch.cat(stacks)
+SHRINK = 0.25
 
 
 def as_channels(image: Tensor) -> Tensor:
@@ -37,18 +18,31 @@ def as_channels(image: Tensor) -> Tensor:
     return torch.view_as_real(image)[:, 0].movedim(-1, 1) if image.is_complex() else image
 
 
-def augmented_views(images: Tensor, config: Training, generator: torch.Generator) -> Tensor:
-    """One augmented crop of each image (B, H, W), as network channels (B, C, crop, crop)."""
-    crops = random_crops(images, config.crop, generator, **config.augment)
+def crops_of(images: Sequence[Tensor], crop: int, generator: torch.Generator, **options: float) -> Tensor:
+    """One crop (1, crop, crop) of each image (H, W), whatever its size: (B, 1, crop, crop)."""
+    sizes = [image.shape for image in images]
+    out = images[0].new_empty(len(images), 1, crop, crop)
+    for size in dict.fromkeys(sizes):
+        same = [i for i, each in enumerate(sizes) if each == size]
+        out[same] = random_crops(torch.stack([images[i] for i in same]), crop, generator, **options)
+    return out
+
+
+def augmented_views(images: Sequence[Tensor], config: Training, generator: torch.Generator) -> Tensor:
+    """One augmented crop of each image (H, W), as network channels (B, C, crop, crop)."""
+    options = dict(config.augment)
+    shrink = options.pop("shrink", SHRINK)
+    images = [shrunk(image, shrink, generator) for image in images]
+    crops = crops_of(images, config.crop, generator, **options)
     return as_channels(with_random_phase(crops, generator) if config.complex_images else crops)
 
 
-def plain_views(images: Tensor, config: Training) -> tuple[Tensor, torch.Generator]:
+def plain_views(images: Sequence[Tensor], config: Training) -> tuple[Tensor, torch.Generator]:
     """One crop of each image (B, H, W), not augmented but for its phase, always the same (B, C, crop, crop).
 
     Also returns the generator as it then is, for further draws that are always the same.
     """
     generator = torch.Generator().manual_seed(1)
     none = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
-    crops = random_crops(images, config.crop, generator, **none)
+    crops = crops_of(images, config.crop, generator, **none)
     return as_channels(with_random_phase(crops, generator) if config.complex_images else crops), generator
