@@ -21,7 +21,8 @@ from recon import io
 from recon.benchmark.sources import ImageStack
 from recon.errors import InputError, OutputError, ReconError
 from recon.io.images import read_image, read_stack, stack_shape
-from recon.training.views import load_images
+from recon.training.sets import ImageSet
+from recon.training.slices import load_sets
 
 
 def assert_three_lines(error: ReconError, *words: str) -> None:
@@ -658,7 +659,7 @@ def test_bad_stack_is_refused_by_whoever_reads_one(tmp_path, case, reader):
     path = make(tmp_path)
     read = {
         "the reader": lambda: (stack_shape(path), read_stack(path)),
-        "training": lambda: load_images(tmp_path, (path.name,), 99.5),
+        "training": lambda: load_sets(tmp_path, [ImageSet(path.name)], 99.5),
         "benchmark": lambda: ImageStack(path),
     }[reader]
     with pytest.raises(ReconError) as caught:

@@ -32,7 +32,8 @@ from recon.registry.recipe import Recipe
 from recon.training import train
 from recon.training.autoencoder import AutoencoderTraining, round_trip, train_autoencoder
 from recon.training.prior import PriorTraining, train_prior
-from recon.training.views import load_images
+from recon.training.sets import ImageSet
+from recon.training.slices import load_sets
 
 SHIPPED = "brain-mri-latent"
 
@@ -45,6 +46,10 @@ def training_set(folder: Path) -> Path:
     images = np.random.default_rng(0).random((6, 32, 32)).astype(np.float32)
     np.savez(folder / "set.npz", images=images)
     return folder
+
+
+def images_of(folder: Path, name: str) -> torch.Tensor:
+    return torch.stack(load_sets(folder, [ImageSet(name)], 99.5).images)
 
 
 def configs(folder: Path, steps: int = 2, **options):
@@ -182,7 +187,7 @@ def test_a_full_disk_leaves_the_weights_as_they_were(tmp_path):
 def test_an_autoencoder_learns(tmp_path):
     """A few dozen steps on one image halve its error, and the card's statistics make its latents unit ones."""
     np.savez(tmp_path / "set.npz", images=np.tile(smooth_brain(32).abs().numpy(), (4, 1, 1)))
-    plain = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
+    plain = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0, shrink=0.0)
     config = replace(configs(tmp_path, steps=40)[0], augment=plain, crop=32, lr=0.02, complex_images=False)
     config = replace(config, validation=("set.npz",), checkpoint_minutes=10.0, ema=0.5)
     after = load_autoencoder(train_autoencoder(config, log=quiet) / "outer.safetensors")
@@ -190,7 +195,7 @@ def test_an_autoencoder_learns(tmp_path):
     before = load_autoencoder(train_autoencoder(first, log=quiet) / "outer.safetensors")
     name = "validation_psnr_of_round_trip"
     assert after.card[name] > before.card[name] + 3
-    z = after.encode(load_images(tmp_path, ("set.npz",), 99.5)[:, None])
+    z = after.encode(images_of(tmp_path, "set.npz")[:, None])
     assert z.mean((0, 2, 3)).abs().max() < 0.5 and (z.std((0, 2, 3)) - 1).abs().max() < 0.5
 
 
@@ -391,5 +396,5 @@ def test_round_trip_of_a_drawing(size):
 
 def test_round_trip_of_slices_it_never_saw(shared_data):
     prior = recon.load_prior(SHIPPED)
-    images = load_images(shared_data, ("mri/eval/openms_eval.npz",), 99.5)[::5]
+    images = images_of(shared_data, "mri/eval/openms_eval.npz")[::5]
     assert round_trip(prior.module["latents"].network, images, complex_images=True) > 29

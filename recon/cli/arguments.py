@@ -298,6 +298,9 @@ COMMANDS = {
             Argument("config", "CONFIG", "settings in YAML, or a preset, such as brain-mri"),
             Argument("--data-root", "DIR", "folder that the training sets are relative to"),
             Argument("--out", "DIR", "folder for weights, card and checkpoint"),
+            Argument(
+                "--init", "NAME|PATH", "weights to go on from: a prior that ships, or a .safetensors file"
+            ),
         ),
     ),
     "list": Command(

@@ -221,7 +221,7 @@ def run_train(args: argparse.Namespace) -> int:
     from ..registry.configuration import read_config
     from ..training import make_training, train
 
-    training = make_training(read_config(args.config) | flags_given(args, "data_root", "out"))
+    training = make_training(read_config(args.config) | flags_given(args, "data_root", "out", "init"))
     if args.dry_run:
         show(training)
         return 0

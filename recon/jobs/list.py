@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from operators.masks import MASKS
 
@@ -82,10 +83,15 @@ def priors() -> tuple[Words, list[Words]]:
                 "complex" if card["complex_images"] else "real",
                 f"{card['parameters'] / 1e6:.1f} M",
                 f"{card['sigma_min']:g} to {card['sigma_max']:g}",
-                ", ".join(card["data"]),
+                ", ".join(dict.fromkeys(map(file_of, card["data"]))),
             )
         )
     return ("name", "images", "parameters", "sigma", "trained on"), rows
+
+
+def file_of(entry: str | Mapping[str, Any]) -> str:
+    """The file of a training set, as a card names it: by itself, or with what was chosen of it."""
+    return entry if isinstance(entry, str) else str(entry["file"])
 
 
 def masks() -> tuple[Words, list[Words]]:

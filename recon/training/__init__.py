@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import unknown
-from ..registry.configuration import construct
+from ..registry.configuration import construct, parameters
 from .autoencoder import AutoencoderTraining, train_autoencoder
 from .prior import PriorTraining, train_prior
 from .settings import Training
+from .start import with_settings_of_start
 
 TRAININGS: dict[str, tuple[type[Training], Callable[..., Path]]] = {
     "prior": (PriorTraining, train_prior),
@@ -22,13 +23,16 @@ TRAININGS: dict[str, tuple[type[Training], Callable[..., Path]]] = {
 def make_training(settings: Mapping[str, Any]) -> Training:
     """The training that a configuration describes; its ``kind`` is a prior unless it says so.
 
-    Raises `ConfigError` for an unknown kind or key.
+    What it does not say of its network is taken from the card of ``init``. Raises `ConfigError` for an unknown
+    kind or key, and for values that no training can have.
     """
     settings = dict(settings)
     kind = str(settings.pop("kind", "prior"))
     if kind not in TRAININGS:
         raise unknown("kind of training", kind, TRAININGS)
-    return construct(TRAININGS[kind][0], settings, "A training")
+    target = TRAININGS[kind][0]
+    settings = with_settings_of_start(settings, tuple(parameters(target)[0]))
+    return construct(target, settings, "A training")
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Random views of magnitude slices: what a training step shows the network."""
+"""Random views of slices, magnitudes or complex images: what a training step shows the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def random_crops(
     scale: float = 0.2,
     shading: float = 0.2,
 ) -> Tensor:
-    """Cut one crop from each magnitude image (B, H, W): flipped, turned, rescaled, reshaded.
+    """Cut one crop from each image (B, H, W), magnitude or complex: flipped, turned, rescaled, reshaded.
 
     ``resample`` and ``blur`` are the probabilities of a rotation with zoom, and of a loss of
     resolution (a smaller window of k-space); ``gamma``, ``scale``, ``shading`` are standard
@@ -47,16 +47,30 @@ def random_crops(
     exponent = torch.exp(gamma * torch.randn(count, 1, 1, 1, generator=generator))
     gain = torch.exp(scale * torch.randn(count, 1, 1, 1, generator=generator))
     shade = torch.exp(shading * smooth_field(count, crop, generator))
-    return gain * shade * out.clamp_min(0) ** exponent
+    return gain * shade * with_contrast(out, exponent)
 
 
-def with_random_phase(magnitude: Tensor, generator: torch.Generator) -> Tensor:
-    """Multiply (B, 1, H, W) by ``exp(i phi)``, phi a smooth random field of random strength, in rad."""
-    count, crop = len(magnitude), magnitude.shape[-1]
+def with_contrast(image: Tensor, exponent: Tensor) -> Tensor:
+    """``|image| ** exponent`` with the phase of a complex image; of a real one what is negative becomes 0."""
+    if not image.is_complex():
+        return image.clamp_min(0) ** exponent
+    return image * image.abs().clamp_min(1e-6) ** (exponent - 1)
+
+
+def with_random_phase(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Multiply (B, 1, H, W) by ``exp(i phi)``, phi a smooth random field of random strength, in rad.
+
+    A complex image keeps its own phase beneath.
+    """
+    count, crop = len(image), image.shape[-1]
     strength = 2.0 * torch.rand(count, 1, 1, 1, generator=generator)
     constant = 2 * math.pi * torch.rand(count, 1, 1, 1, generator=generator)
     phase = constant + strength * smooth_field(count, crop, generator)
-    return torch.polar(magnitude, phase)
+    return (
+        torch.polar(torch.ones_like(phase), phase) * image
+        if image.is_complex()
+        else torch.polar(image, phase)
+    )
 
 
 def cut(image: Tensor, crop: int, generator: torch.Generator) -> Tensor:
@@ -89,26 +103,28 @@ def rotate_and_zoom(images: Tensor, crop: int, generator: torch.Generator) -> Te
         dim=1,
     ).view(count, 2, 3)
     grid = F.affine_grid(theta, [count, 1, crop, crop], align_corners=False)
-    return F.grid_sample(images[:, None], grid, mode="bicubic", align_corners=False)
+    parts = torch.view_as_real(images).movedim(-1, 1) if images.is_complex() else images[:, None]
+    seen = F.grid_sample(parts, grid, mode="bicubic", align_corners=False)
+    return torch.complex(seen[:, :1], seen[:, 1:]) if images.is_complex() else seen
 
 
 def shrunk(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """The magnitude image (H, W) of a smaller matrix and the same field of view, with ``probability``.
+    """The image (H, W) of a smaller matrix and the same field of view, with ``probability``.
 
     Its k-space is cut to 35 to 100 % an axis, which is what a scan of lower resolution acquires.
     """
     draw, keep = torch.rand(2, generator=generator).tolist()
     if draw >= probability:
         return image
-    height, width = (2 * round((0.35 + 0.65 * keep) * size / 2) for size in image.shape)
+    height, width = (min(n, max(2, 2 * round((0.35 + 0.65 * keep) * n / 2))) for n in image.shape)
     spectrum = torch.fft.fftshift(torch.fft.fft2(image))
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    small = torch.fft.ifft2(torch.fft.ifftshift(spectrum[top : top + height, left : left + width])).abs()
-    return small * (height * width / image.numel())
+    top, left = image.shape[0] // 2 - height // 2, image.shape[1] // 2 - width // 2
+    small = torch.fft.ifft2(torch.fft.ifftshift(spectrum[top : top + height, left : left + width]))
+    return like(image, small * (height * width / image.numel()))
 
 
 def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zero the outer k-space of (B, H, W), keeping 50 to 100 % an axis, with or without a soft edge."""
+    """Zero the outer k-space of images (B, H, W), keeping 50 to 100 % an axis, with or without a soft edge."""
     spectrum = torch.fft.fft2(images)
     for axis in (-2, -1):
         size = images.shape[axis]
@@ -117,4 +133,9 @@ def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
         frequency = 2 * torch.fft.fftfreq(size).abs()[None]
         window = ((keep - frequency) / (edge * keep)).clamp(0, 1)
         spectrum = spectrum * (window[:, :, None] if axis == -2 else window[:, None, :])
-    return torch.fft.ifft2(spectrum).abs()
+    return like(images, torch.fft.ifft2(spectrum))
+
+
+def like(image: Tensor, filtered: Tensor) -> Tensor:
+    """A complex image as it is, of a magnitude image the magnitude."""
+    return filtered if image.is_complex() else filtered.abs()

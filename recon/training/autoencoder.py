@@ -7,19 +7,27 @@ Objective: mean squared error of the reconstruction plus a weak Kullback-Leibler
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..networks.autoencoder import Autoencoder
-from .augment import with_random_phase
+from ..registry.configuration import construct
 from .checkpoint import write_weights
-from .loop import train_network
+from .loop import silent, train_network
+from .sets import ImageSet
 from .settings import Training
-from .views import as_channels, plain_views
+from .slices import load_sets
+from .start import read_start
+from .team import Team, joined
+from .views import as_network_input, plain_views
+
+MOST_SEEN = 512  # training slices, about, whose latents are measured
 
 
 @dataclass(frozen=True)
@@ -36,53 +44,92 @@ def train_autoencoder(
     log: Callable[[object], object] = print,
 ) -> Path:
     """Train, or go on; returns the folder with ``<name>.safetensors`` and its card. See `loop.train_network`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with joined() as team:
+        return train_coder(config, team, reads, log if team.first else silent)
+
+
+def train_coder(
+    config: AutoencoderTraining, team: Team, reads: Sequence[str | Path], log: Callable[[object], object]
+) -> Path:
+    """The part of `train_autoencoder` that one process of a team does."""
     torch.manual_seed(config.seed)
-    model = Autoencoder(channels=config.channels, **config.network)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = construct(Autoencoder, {**config.network, "channels": config.channels}, "The network")
+    start = None if config.init is None else read_start(config.init, coder_card(config, model))
+    if start is not None:
+        start.fill(model)
+    seen, judged = statistics_images(config) if team.first else ([], [])
+    model = model.to(team.device).to(memory_format=torch.channels_last)
+    if config.compile:
+        model.encoder.compile()
+        model.decoder.compile()
 
-    def loss(clean: Tensor, generator: torch.Generator) -> Tensor:
-        size = config.crop // model.factor
-        noise = torch.randn(len(clean), model.latents, size, size, generator=generator)
-        return model.loss(clean, noise.to(device), config.kl)
+    def loss(clean: Tensor, lowest: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+        size = (model.latents, config.crop // model.factor, config.crop // model.factor)
+        noise = torch.stack([torch.randn(size, generator=draw) for draw in draws])
+        return model.loss(clean, noise.to(team.device), config.kl)
 
-    def publish(average, step: int, elapsed: float) -> None:
+    def publish(average: Mapping[str, Tensor], step: int, elapsed: float) -> None:
         shadow = Autoencoder(**model.options)
         shadow.load_state_dict({name: value.cpu() for name, value in average.items()})
-        card = {
-            "network": {"kind": "Autoencoder", **shadow.options},
-            "parameters": sum(p.numel() for p in shadow.parameters()),
-            "kl": config.kl,
-            **latent_statistics(shadow.eval(), config),
-        }
-        write_weights(config, shadow.state_dict(), card, step, elapsed)
-        log({key: value for key, value in card.items() if key.startswith(("latent", "validation"))})
+        found = latent_statistics(shadow.eval(), seen, judged, config)
+        write_weights(config, shadow.state_dict(), coder_card(config, shadow) | found, step, elapsed, start)
+        log(found)
 
-    return train_network(config, model, loss, publish, reads=reads, log=log)
+    return train_network(config, model, loss, publish, team, reads=reads, log=log)
+
+
+def coder_card(config: AutoencoderTraining, model: Autoencoder) -> dict[str, Any]:
+    """What the card of an autoencoder says of its network."""
+    return {
+        "network": {"kind": "Autoencoder", **model.options},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "kl": config.kl,
+        "complex_images": config.complex_images,
+    }
+
+
+def statistics_images(config: AutoencoderTraining) -> tuple[list[Tensor], list[Tensor]]:
+    """Every fourth training slice, or fewer of many, and all validation slices."""
+
+    def load(sets: Sequence[ImageSet]) -> list[Tensor]:
+        return load_sets(config.root, sets, config.percentile, config.kspace_cache).images if sets else []
+
+    images = load(config.sets)
+    return images[:: max(4, len(images) // MOST_SEEN)], load(config.validation_sets)
 
 
 @torch.no_grad()
-def latent_statistics(model: Autoencoder, config: AutoencoderTraining) -> dict[str, object]:
+def latent_statistics(
+    model: Autoencoder, seen: Sequence[Tensor], judged: Sequence[Tensor], config: AutoencoderTraining
+) -> dict[str, object]:
     """Mean and standard deviation of each latent channel; the round trip's PSNR of whole validation slices."""
-    clean = plain_views(load_images(config.root, config.data, config.percentile)[::4], config)[0]
+    clean = plain_views(seen, config.crop, config.complex_images)[0]
     latents = torch.cat([model.encode(part) for part in clean.split(8)]).movedim(1, 0).flatten(1)
     found: dict[str, object] = {
         "latent_mean": [round(value, 4) for value in latents.mean(1).tolist()],
         "latent_std": [round(value, 4) for value in latents.std(1).tolist()],
     }
-    if config.validation:
-        images = load_images(config.root, config.validation, config.percentile)
-        found["validation_psnr_of_round_trip"] = round_trip(model, images, config.complex_images)
+    if judged:
+        found["validation_psnr_of_round_trip"] = round_trip(model, judged, config.complex_images)
     return found
 
 
 @torch.no_grad()
-def round_trip(model: Autoencoder, images: Tensor, complex_images: bool) -> float:
-    """PSNR (dB, peak 1) of the magnitude of ``decode(encode(x))``, whole slices (N, H, W) with smooth random phase."""
+def round_trip(model: Autoencoder, images: Sequence[Tensor], complex_images: bool) -> float:
+    """PSNR (dB, peak 1) of the magnitude of ``decode(encode(x))``, whole slices (H, W) with smooth random phase.
+
+    What does not fill a whole latent at the end of an axis is left out.
+    """
     generator, error = torch.Generator().manual_seed(1), []
-    for image in images[:, None].split(4):
-        clean = as_channels(with_random_phase(image, generator)) if complex_images else image
-        back = model.decode(model.encode(clean))
-        magnitude = back.square().sum(1, keepdim=True).sqrt() if complex_images else back
-        error.append((magnitude - image).square())
+    for _, group in groupby(images, key=lambda image: (image.shape, image.dtype)):
+        for image in torch.stack(list(group))[:, None].split(4):
+            height, width = (n - n % model.factor for n in image.shape[-2:])
+            clean = as_network_input(image[..., :height, :width], complex_images, generator)
+            back = model.decode(model.encode(clean))
+            error.append((magnitude(back) - magnitude(clean)).square().flatten())
     return round(-10 * math.log10(torch.cat(error).mean().item()), 2)
+
+
+def magnitude(channels: Tensor) -> Tensor:
+    """Root of the sum of squares of two channels (B, 2, H, W), or the only one: (B, 1, H, W)."""
+    return channels.square().sum(1, keepdim=True).sqrt() if channels.shape[1] == 2 else channels

@@ -7,23 +7,26 @@ Objective (Karras et al. 2022, eq. 8): ``E |F(c_in x; c_noise) - (x0 - c_skip x)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..networks.load import Latents, load_autoencoder
 from ..networks.precondition import Preconditioned
 from ..networks.unet import UNet
+from ..registry.configuration import construct
 from .checkpoint import write_weights
-from .loop import train_network
-from .settings import Training
-from .sets import load_sets
-from .views import plain_views
-
-CURVE_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+from .denoising import Judge, judges
+from .loop import silent, train_network
+from .sets import is_number
+from .settings import Training, with_card
+from .start import read_start
+from .team import Team, joined
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,30 @@ class PriorTraining(Training):
     sigma_log_std: float = 1.4
     sigma_uniform_share: float = 0.1
 
+    def __post_init__(self):
+        super().__post_init__()
+        levels = (self.sigma_min, self.sigma_max, self.sigma_data)
+        if not all(is_number(value) and value > 0 for value in levels) or self.sigma_min >= self.sigma_max:
+            raise ConfigError(
+                f"sigma_min, sigma_max and sigma_data are {', '.join(map(repr, levels))}.",
+                "They are numbers above 0, the first below the second.",
+            )
+        for entry in self.sets:
+            if entry.sigma_from >= self.sigma_max:
+                raise entry.wrong("sigma_from", f"The largest noise level is {self.sigma_max:g}.")
+
     @property
     def files(self) -> list[Path]:
-        """The data, and the autoencoder with its card."""
-        inner = [] if self.autoencoder is None else [Path(self.autoencoder)]
-        return [
-            *super().files,
-            *(path.with_suffix(end) for path in inner for end in (".json", ".safetensors")),
-        ]
+        """The data, the weights to go on from, and the autoencoder; weights with their card."""
+        return [*super().files, *with_card(self.autoencoder)]
 
 
 def draw_sigma(config: PriorTraining, lowest: Tensor, generator: torch.Generator) -> Tensor:
     """Noise levels of a training step, each of the same distribution above its ``lowest`` (B,)."""
     sigma = draw_levels(config, len(lowest), generator)
     for _ in range(20):
+        if (sigma >= lowest).all():
+            break
         sigma = torch.where(sigma < lowest, draw_levels(config, len(lowest), generator), sigma)
     return torch.maximum(sigma, lowest)
 
@@ -76,62 +89,80 @@ def train_prior(
     log: Callable[[object], object] = print,
 ) -> Path:
     """Train, or go on; returns the folder with ``<name>.safetensors`` and its card. See `loop.train_network`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    latents = None if config.autoencoder is None else load_autoencoder(config.autoencoder).to(device)
+    with joined() as team:
+        return train_denoiser(config, team, reads, log if team.first else silent)
+
+
+def train_denoiser(
+    config: PriorTraining, team: Team, reads: Sequence[str | Path], log: Callable[[object], object]
+) -> Path:
+    """The part of `train_prior` that one process of a team does."""
+    latents = None if config.autoencoder is None else load_autoencoder(config.autoencoder)
     channels = config.channels if latents is None else latents.channels
     torch.manual_seed(config.seed)
-    network = UNet(channels=channels, **config.network).to(device).to(memory_format=torch.channels_last)
+    network = construct(UNet, {**config.network, "channels": channels}, "The network")
+    start = None if config.init is None else read_start(config.init, card_of(config, network, latents))
+    if start is not None:
+        start.fill(network)
+    judged = judges(config, None if latents is None else latents.encode) if team.first else []
+    network = network.to(team.device).to(memory_format=torch.channels_last)
+    latents = None if latents is None else latents.to(team.device)
     model = Preconditioned(network, config.sigma_data, config.sigma_min, config.sigma_max)
-    inner = torch.compile(network) if config.compile else network
-    trained = Preconditioned(inner, config.sigma_data, config.sigma_min, config.sigma_max)
+    if config.compile:
+        network.compile()
 
-    def loss(clean: Tensor, lowest: Tensor, generator: torch.Generator) -> Tensor:
-        sigma = draw_sigma(config, lowest, generator).to(device)
+    def loss(clean: Tensor, lowest: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+        levels = zip(lowest.split(1), draws, strict=True)
+        sigma = torch.cat([draw_sigma(config, low, draw) for low, draw in levels]).to(team.device)
         if latents is not None:
             with torch.no_grad():
                 clean = latents.encode(clean)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        return trained.loss(clean, sigma, noise)
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=draw) for draw in draws])
+        return model.loss(clean, sigma, noise.to(team.device))
 
-    def publish(average, step: int, elapsed: float) -> None:
+    def publish(average: Mapping[str, Tensor], step: int, elapsed: float) -> None:
         shadow = UNet(**network.options)
         shadow.load_state_dict({name: value.cpu() for name, value in average.items()})
-        shadow_model = Preconditioned(shadow.eval(), config.sigma_data, config.sigma_min, config.sigma_max)
-        tensors, parts = dict(shadow.state_dict()), [*shadow.parameters()]
-        card = {
-            "network": {"kind": "UNet", **shadow.options},
-            "parametrisation": "edm",
-            "sigma_data": config.sigma_data,
-            "sigma_min": config.sigma_min,
-            "sigma_max": config.sigma_max,
-        }
+        inner = None if latents is None else latents.cpu()
+        card, tensors = card_of(config, shadow, inner), tensors_of(shadow, inner)
+        card |= validation(judged, Preconditioned(shadow.eval(), **levels_of(config)))
+        write_weights(config, tensors, card, step, elapsed, start)
         if latents is not None:
-            card["autoencoder"] = latents.card
-            tensors |= {f"autoencoder.{key}": value for key, value in latents.network.state_dict().items()}
-            parts += latents.network.parameters()
-        card["parameters"] = sum(p.numel() for p in parts)
-        if config.validation:
-            card["validation_psnr_of_denoising"] = denoising_curve(shadow_model, latents, config)
-        write_weights(config, tensors, card, step, elapsed)
+            latents.to(team.device)
 
-    return train_network(config, network, loss, publish, reads=reads, log=log)
+    return train_network(config, network, loss, publish, team, reads=reads, log=log)
 
 
-@torch.no_grad()
-def denoising_curve(
-    model: Preconditioned, latents: Latents | None, config: PriorTraining
-) -> dict[str, float]:
-    """PSNR (dB, peak 1) of ``D(x0 + sigma eps)`` for each sigma, on crops that are always the same."""
-    slices = load_sets(config.root, config.validation_sets, config.percentile)
-    clean, generator = plain_views(slices.images, config)
+def levels_of(config: PriorTraining) -> dict[str, float]:
+    """The scale of the data and the range of the noise levels."""
+    return {key: getattr(config, key) for key in ("sigma_data", "sigma_min", "sigma_max")}
+
+
+def card_of(config: PriorTraining, network: UNet, latents: Latents | None) -> dict[str, Any]:
+    """What the card of a prior says of its network."""
+    parts: list[nn.Module] = [network] if latents is None else [network, latents.network]
+    card = {
+        "network": {"kind": "UNet", **network.options},
+        "parametrisation": "edm",
+        **levels_of(config),
+        "complex_images": config.complex_images,
+        "parameters": sum(p.numel() for part in parts for p in part.parameters()),
+    }
+    return card if latents is None else card | {"autoencoder": latents.card}
+
+
+def tensors_of(network: UNet, latents: Latents | None) -> dict[str, Tensor]:
+    """The tensors in the file of a prior."""
+    tensors = dict(network.state_dict())
     if latents is not None:
-        clean = latents.encode(clean)
-    noise = torch.randn(clean.shape, generator=generator)
-    curve = {}
-    for sigma in CURVE_SIGMAS:
-        error = [
-            (model(c + sigma * n, sigma) - c).square()
-            for c, n in zip(clean.split(4), noise.split(4), strict=True)
-        ]
-        curve[str(sigma)] = round(-10 * math.log10(torch.cat(error).mean().item()), 2)
-    return curve
+        tensors |= {f"autoencoder.{key}": value for key, value in latents.network.state_dict().items()}
+    return tensors
+
+
+def validation(judged: Sequence[Judge], model: Preconditioned) -> dict[str, Any]:
+    """The denoising curve of the first validation set; of several, each set's as well, by its name."""
+    curves = {judge.title: judge.curve(model) for judge in judged}
+    if not curves:
+        return {}
+    found: dict[str, Any] = {"validation_psnr_of_denoising": next(iter(curves.values()))}
+    return found if len(curves) == 1 else found | {"validation_psnr_of_denoising_by_set": curves}

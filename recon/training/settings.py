@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..errors import ConfigError
-from ..registry.configuration import construct
-from .sets import ImageSet
+from ..errors import ConfigError, unknown
+from ..networks.load import find_card
+from ..registry.configuration import refuse_unknown
+from .sets import ImageSet, as_set, is_number
 
-MATRIX_PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+MATRIX_PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHRINK = 0.25
+AUGMENTATIONS = ("resample", "blur", "gamma", "scale", "shading", "shrink")
 
 
 @dataclass(frozen=True)
 class Training:
     """Keys that every training has, with their defaults.
 
-    ``data`` and ``validation``: .npz files with ``images`` (N, H, W), relative to ``data_root``.
+    ``data`` and ``validation``: sets, each the name of a file or folder relative to ``data_root``, or a mapping of
+    `ImageSet`'s keys. ``init``: weights to go on from, by path or by the name they ship under.
     ``length``: ``{"minutes": m}`` or ``{"steps": n}``; the learning rate falls to zero over it.
     ``complex_images``: train on (real, imaginary) channels with smooth random phase.
-    ``precision`` of the matrix work: "float32" or "bf16"; the weights stay in float32.
+    ``augment``: strengths of `augment.random_crops`, and ``shrink``, the probability of a smaller matrix
+    (`augment.shrunk`). ``batch``: crops a step, of all processes together.
+    ``precision`` of the matrix work: "float32", "bf16" or "fp16", with its loss scaled; the weights stay in float32.
+    ``compile`` the network with `torch.compile`. ``cache``: folder for the images of k-space, ``out/kspace`` unless
+    given. Raises `ConfigError` for values that no training can have.
     """
 
     name: str
@@ -31,6 +41,8 @@ class Training:
     validation: tuple[str | dict, ...] = ()
     data_root: str = "."
     out: str = "out/train"
+    cache: str | None = None
+    init: str | None = None
     complex_images: bool = True
     citation: tuple[str, ...] = ()
     percentile: float = 99.5
@@ -46,21 +58,43 @@ class Training:
     ema: float = 0.999
     seed: int = 0
     precision: str = "float32"
-    init: str | None = None
     compile: bool = False
     checkpoint_minutes: float = 2.0
 
     def __post_init__(self):
-        if set(self.length) not in ({"minutes"}, {"steps"}):
+        if (
+            not isinstance(self.length, Mapping)
+            or set(self.length) not in ({"minutes"}, {"steps"})
+            or not all(is_number(value) and value > 0 for value in self.length.values())
+        ):
             raise ConfigError(
                 f"length is {self.length}.",
                 "A run is as long as a number of minutes or a number of steps.",
                 "Write length: {minutes: 120} or length: {steps: 10000}.",
             )
         if self.precision not in MATRIX_PRECISIONS:
-            raise ConfigError(
-                f"precision is {self.precision!r}.", f"It is one of {', '.join(MATRIX_PRECISIONS)}."
-            )
+            raise unknown("precision", str(self.precision), MATRIX_PRECISIONS)
+        for key in ("batch", "crop"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{key} is {value!r}.", "It is a whole number above 0.")
+        if not is_number(self.percentile) or not 0 < self.percentile <= 100:
+            raise ConfigError(f"percentile is {self.percentile!r}.", "It is above 0 and at most 100.")
+        if not isinstance(self.augment, Mapping):
+            raise ConfigError(f"augment is {self.augment!r}.", "It maps names to strengths.")
+        refuse_unknown(self.augment, AUGMENTATIONS, "The augmentation")
+        for key, value in self.augment.items():
+            top = 1 if key in ("resample", "blur", "shrink") else float("inf")
+            if not is_number(value) or not 0 <= value <= top:
+                kind = "a probability, 0 to 1" if top == 1 else "a strength, 0 or above"
+                raise ConfigError(f"The augmentation {key} is {value!r}.", f"It is {kind}.")
+        for key in ("data", "validation"):
+            if not isinstance(getattr(self, key), tuple):
+                raise ConfigError(f"{key} is {getattr(self, key)!r}.", "It is a list of sets.")
+        if not self.data:
+            raise ConfigError("data names no set.", "A network is trained on at least one.")
+        for entry in (*self.data, *self.validation):
+            as_set(entry)
 
     @property
     def channels(self) -> int:
@@ -83,9 +117,9 @@ class Training:
         return Path(self.out) / "checkpoint.safetensors"
 
     @property
-    def files(self) -> list[Path]:
-        """The files that are read."""
-        return [self.root / each.file for each in (*self.sets, *self.validation_sets)]
+    def kspace_cache(self) -> Path:
+        """The folder in which images of k-space are kept."""
+        return Path(self.out) / "kspace" if self.cache is None else Path(os.path.expandvars(self.cache))
 
     @property
     def sets(self) -> list[ImageSet]:
@@ -97,7 +131,13 @@ class Training:
         """The sets that the weights are judged on."""
         return [as_set(entry) for entry in self.validation]
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        sets = [self.root / each.file for each in (*self.sets, *self.validation_sets)]
+        return [*sets, *with_card(self.init)]
 
-def as_set(entry: str | dict) -> ImageSet:
-    """An entry of ``data``: the name of a file, or a mapping of `ImageSet`'s keys."""
-    return ImageSet(entry) if isinstance(entry, str) else construct(ImageSet, entry, "A training set")
+
+def with_card(name: Any) -> list[Path]:
+    """Weights and card of a network that a configuration names, none of None; raises `ConfigError`."""
+    return [] if name is None else [find_card(name), find_card(name).with_suffix(".safetensors")]

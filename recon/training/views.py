@@ -1,4 +1,4 @@
-"""Slices from disk, and the views of them that a network is trained and judged on."""
+"""The views of slices that a network is trained and judged on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .augment import random_crops, shrunk, with_random_phase
-from .settings import Training
+from .settings import SHRINK, Training
 
-SHRINK = 0.25
+PLAIN = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
 
 
 def as_channels(image: Tensor) -> Tensor:
@@ -18,31 +18,37 @@ def as_channels(image: Tensor) -> Tensor:
     return torch.view_as_real(image)[:, 0].movedim(-1, 1) if image.is_complex() else image
 
 
-def crops_of(images: Sequence[Tensor], crop: int, generator: torch.Generator, **options: float) -> Tensor:
-    """One crop (1, crop, crop) of each image (H, W), whatever its size: (B, 1, crop, crop)."""
-    sizes = [image.shape for image in images]
-    out = images[0].new_empty(len(images), 1, crop, crop)
-    for size in dict.fromkeys(sizes):
-        same = [i for i, each in enumerate(sizes) if each == size]
-        out[same] = random_crops(torch.stack([images[i] for i in same]), crop, generator, **options)
-    return out
+def as_network_input(crops: Tensor, complex_images: bool, generator: torch.Generator) -> Tensor:
+    """Crops (B, 1, H, W) as channels (B, C, H, W): complex with smooth random phase, or magnitudes."""
+    if complex_images:
+        return as_channels(with_random_phase(crops, generator))
+    return crops.abs() if crops.is_complex() else crops
 
 
-def augmented_views(images: Sequence[Tensor], config: Training, generator: torch.Generator) -> Tensor:
-    """One augmented crop of each image (H, W), as network channels (B, C, crop, crop)."""
-    options = dict(config.augment)
-    shrink = options.pop("shrink", SHRINK)
-    images = [shrunk(image, shrink, generator) for image in images]
-    crops = crops_of(images, config.crop, generator, **options)
-    return as_channels(with_random_phase(crops, generator) if config.complex_images else crops)
+def augmented_view(image: Tensor, config: Training, generator: torch.Generator) -> Tensor:
+    """One augmented crop of an image (H, W), as network channels (C, crop, crop)."""
+    options = {"shrink": SHRINK, **config.augment}
+    image = shrunk(image, options.pop("shrink"), generator)
+    crops = random_crops(image[None], config.crop, generator, **options)
+    return as_network_input(crops, config.complex_images, generator)[0]
 
 
-def plain_views(images: Sequence[Tensor], config: Training) -> tuple[Tensor, torch.Generator]:
-    """One crop of each image (B, H, W), not augmented but for its phase, always the same (B, C, crop, crop).
+def plain_views(images: Sequence[Tensor], crop: int, complex_images: bool) -> tuple[Tensor, torch.Generator]:
+    """One crop of each image (H, W), not augmented but for its phase, always the same (B, C, crop, crop).
 
     Also returns the generator as it then is, for further draws that are always the same.
     """
     generator = torch.Generator().manual_seed(1)
-    none = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
-    crops = crops_of(images, config.crop, generator, **none)
-    return as_channels(with_random_phase(crops, generator) if config.complex_images else crops), generator
+    sizes = [(image.shape, image.dtype) for image in images]
+    out = torch.empty(
+        len(images),
+        1,
+        crop,
+        crop,
+        dtype=torch.complex64 if any(map(torch.is_complex, images)) else torch.float32,
+    )
+    for size in dict.fromkeys(sizes):
+        same = [i for i, each in enumerate(sizes) if each == size]
+        views = random_crops(torch.stack([images[i] for i in same]), crop, generator, **PLAIN)
+        out[same] = views.to(out.dtype)
+    return as_network_input(out, complex_images, generator), generator

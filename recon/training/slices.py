@@ -1,0 +1,124 @@
+"""The slices of training sets: from stacks, pictures and k-space, scaled alike, with the chance of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..io.folders import files_in
+from ..io.images import PICTURES, STACK, read_picture, read_stack, stack_shape
+from ..io.stores import NpzStore
+from .kspace import HDF5, KSpaceScans
+from .sets import Columns, ImageSet, chosen
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a set's file or folder holds: ``count`` slices, their ``columns``, and how those of given indices are read.
+
+    ``read(indices, percentile)`` gives images (H, W), float32 magnitudes or complex64, whose percentile is 1, or
+    nothing for one whose percentile is 0.
+    """
+
+    count: int
+    columns: Columns
+    read: Callable[[np.ndarray, float], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices of any sizes, each (H, W), with the chance (N,) and the least noise level (N,) of each."""
+
+    images: list[Tensor]
+    chance: Tensor
+    sigma_from: Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> list[int]:
+        """Indices of ``count`` slices, drawn by their chance."""
+        return torch.multinomial(self.chance, count, replacement=True, generator=generator).tolist()
+
+
+def load_sets(root: Path, sets: Sequence[ImageSet], percentile: float, cache: Path | None = None) -> Slices:
+    """All slices of the sets, each scaled so that the ``percentile`` of its magnitude is 1; empty ones are left out.
+
+    ``cache``: folder for the images of k-space. Nothing is read before all sets are known to be there and
+    to keep slices. Raises `ConfigError` for one that is not, `InputError` for files that cannot be used.
+    """
+    sources = [open_source(root / entry.file, cache or root) for entry in sets]
+    plans = [chosen(entry, s.count, s.columns) for entry, s in zip(sets, sources, strict=True)]
+    images, chances, floors = [], [], []
+    for entry, source, (indices, chance) in zip(sets, sources, plans, strict=True):
+        found = source.read(indices, percentile)
+        lit = np.array([image.numel() > 0 for image in found])
+        if not lit.any():
+            raise ConfigError(
+                f"The set {entry.title} is dark.", "Every slice of it is zero nearly everywhere."
+            )
+        images += [image for image in found if image.numel()]
+        chances.append(torch.from_numpy(entry.weight * chance[lit] / chance[lit].sum()))
+        floors.append(torch.full((int(lit.sum()),), entry.sigma_from))
+    return Slices(images, torch.cat(chances), torch.cat(floors))
+
+
+def open_source(path: Path, cache: Path) -> Source:
+    """What is at ``path``, of which only names and sizes are read; raises `ConfigError` and `InputError`."""
+    if path.is_dir():
+        pictures, scans = files_in(path, PICTURES), files_in(path, HDF5)
+        if bool(pictures) == bool(scans):
+            raise ConfigError(
+                f"The training set {path} holds {'pictures and' if scans else 'neither pictures nor'} k-space.",
+                "A folder is a set of pictures, or of HDF5 files of k-space.",
+                "Give each kind a folder of its own." if scans else "Name the folder that holds the files.",
+            )
+        return kspace_source(scans, cache) if scans else picture_source(pictures)
+    if path.suffix.lower() in HDF5 and path.is_file():
+        return kspace_source([path], cache)
+    if path.is_file():
+        return stack_source(path)
+    raise ConfigError(
+        f"The training set {path} does not exist.",
+        do="Set data_root in the config, or --data-root, to the folder that holds it.",
+    )
+
+
+def stack_source(path: Path) -> Source:
+    """The ``images`` of an npz file."""
+    count, store = stack_shape(path)[0], NpzStore(path)
+    columns = {name: partial(store.fetch, name) for name in store.entries() if name != STACK}
+
+    def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
+        return [scaled(image, percentile) for image in read_stack(path)[indices]]
+
+    return Source(count, columns, read)
+
+
+def picture_source(files: Sequence[Path]) -> Source:
+    """Pictures, as magnitudes."""
+
+    def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
+        return [scaled(torch.from_numpy(read_picture(files[index])), percentile) for index in indices]
+
+    return Source(len(files), {"subject": lambda: np.array([file.stem for file in files])}, read)
+
+
+def kspace_source(files: Sequence[Path], cache: Path) -> Source:
+    """Fully sampled k-space, as coil-combined complex images."""
+    scans = KSpaceScans(files, cache)
+
+    def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
+        return scans.images(indices, lambda image: scaled(image, percentile), f"percentile {percentile}")
+
+    return Source(scans.count, scans.columns, read)
+
+
+def scaled(image: Tensor, percentile: float) -> Tensor:
+    """The image over the percentile of its magnitude; without pixels where that is 0."""
+    top = torch.from_numpy(np.quantile(image.abs().numpy(), [percentile / 100])).float()
+    return image / top if top > 0 else image[:0]
