@@ -146,6 +146,15 @@ LAYOUT_ARGUMENTS = (  # of `recon.io.checks.layout.Layout`
         "slices,coils,h,w)",
     ),
 )
+DENOISING_ARGUMENTS = (
+    Argument(
+        "--prior",
+        "NAME|PATH",
+        "a prior, the first of several to compare with (default brain-mri)",
+        action="append",
+    ),
+    Argument("--sigmas", "S", "noise levels (default .01 to 5)", type=float, nargs="+", default=[]),
+)
 CURVE_ARGUMENTS = (
     Argument("--solvers", "NAME", "solvers, with options after commas: ddim,eta=1", nargs="+", default=[]),
     Argument("--calls", "N", "network calls per sample (default 5 to 100)", type=int, nargs="+", default=[]),
@@ -337,7 +346,7 @@ COMMANDS = {
                 "names",
                 "NAME",
                 "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all if no name "
-                "is given; quality: mri, simulated, curve",
+                "is given; quality: mri, simulated, curve, denoising",
                 nargs="*",
             ),
             Argument(
@@ -375,6 +384,7 @@ COMMANDS = {
         {
             "recon bench simulated: reconstructions of scans simulated over the range they come in": SIMULATED_ARGUMENTS,
             "recon bench curve: PSNR against network calls, one curve per solver": CURVE_ARGUMENTS,
+            "recon bench denoising: PSNR of priors on the validation sets of a training's --config (default brain-mri)": DENOISING_ARGUMENTS,
         },
     ),
 }

@@ -267,6 +267,8 @@ def run_bench(args: argparse.Namespace) -> int:
     for name in quality:
         if name == "curve":
             draw_curve(args)
+        elif name == "denoising":
+            compare_priors(args)
         elif name == "simulated":
             code = measure_simulated(args)
         elif not args.dry_run:
@@ -293,6 +295,14 @@ def draw_curve(args: argparse.Namespace) -> None:
     )
     if made:
         print(f"Written: {', '.join(map(str, made))}")
+
+
+def compare_priors(args: argparse.Namespace) -> None:
+    """Print denoising curves."""
+    if not args.dry_run:
+        from ..benchmark.denoising import compare_denoising
+
+        compare_denoising(args.prior or ["brain-mri"], args.config, args.data, args.sigmas)
 
 
 def measure_simulated(args: argparse.Namespace) -> int:

@@ -123,7 +123,7 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[object]]] = {
     "solvers": solver_costs,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
-QUALITY = ("mri", "simulated", "curve")  # not of speed: `recon.benchmark.scans` and `recon.benchmark.curve`
+QUALITY = ("mri", "simulated", "curve", "denoising")  # not of speed: `recon.benchmark`
 
 
 def measurements(names: list[str]) -> list[str]:

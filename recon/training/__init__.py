@@ -18,6 +18,7 @@ TRAININGS: dict[str, tuple[type[Training], Callable[..., Path]]] = {
     "autoencoder": (AutoencoderTraining, train_autoencoder),
 }
 """``kind`` of a training -> its settings, and what runs it."""
+NETWORK_KINDS = {"prior": "UNet", "autoencoder": "Autoencoder"}
 
 
 def make_training(settings: Mapping[str, Any]) -> Training:
@@ -31,7 +32,7 @@ def make_training(settings: Mapping[str, Any]) -> Training:
     if kind not in TRAININGS:
         raise unknown("kind of training", kind, TRAININGS)
     target = TRAININGS[kind][0]
-    settings = with_settings_of_start(settings, tuple(parameters(target)[0]))
+    settings = with_settings_of_start(settings, parameters(target)[0], NETWORK_KINDS[kind])
     return construct(target, settings, "A training")
 
 

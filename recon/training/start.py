@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,33 @@ class Start:
         network.load_state_dict({name: value.float() for name, value in self.tensors.items()})
 
 
-def with_settings_of_start(settings: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+def with_settings_of_start(settings: Mapping[str, Any], known: Sequence[str], kind: str) -> dict[str, Any]:
     """Settings whose ``init`` says what they do not: the network, the kind of images and the noise levels.
 
-    ``known`` are the settings that the kind of training has. Raises `ConfigError` for a card that cannot be read.
+    ``known`` are the settings that the training has, ``kind`` that of its network. Raises `ConfigError` for a card
+    that cannot be read, or is of another kind.
     """
     settings = dict(settings)
     if settings.get("init") is None:
         return settings
     card = read_card(find_card(settings["init"]))
+    refuse_kind(settings["init"], card, kind)
     taken = {key: card[key] for key in TAKEN_FROM_CARD if key in card and key in known}
     if not settings.get("network"):
         network = make_network(card["network"]).options
         settings["network"] = {key: value for key, value in network.items() if key != "channels"}
     return taken | settings
+
+
+def refuse_kind(name: str | Path, card: Mapping[str, Any], kind: str) -> None:
+    """Raises `ConfigError` for the card of another kind of network."""
+    other = card["network"]["kind"]
+    if other != kind:
+        raise ConfigError(
+            f"The training cannot go on from {name}.",
+            f"It is a network of kind {other}, and this training is one of kind {kind}.",
+            f"Name weights of that kind, or set kind: {'autoencoder' if other == 'Autoencoder' else 'prior'}.",
+        )
 
 
 def read_start(name: str | Path, card: Mapping[str, Any]) -> Start:
@@ -60,13 +73,7 @@ def read_start(name: str | Path, card: Mapping[str, Any]) -> Start:
     """
     path = find_card(name)
     theirs = read_card(path)
-    ours, other = card["network"]["kind"], theirs["network"]["kind"]
-    if ours != other:
-        raise ConfigError(
-            f"The training cannot go on from {name}.",
-            f"It is a network of kind {other}, and this training is one of a {ours}.",
-            f"Name weights of a {ours}, or set kind: {'autoencoder' if other == 'Autoencoder' else 'prior'}.",
-        )
+    refuse_kind(name, theirs, card["network"]["kind"])
     inner = [found.get("autoencoder", {}).get("sha256") for found in (card, theirs)]
     if inner[0] != inner[1]:
         kinds = ["latents of an autoencoder" if digest else "images" for digest in inner]
@@ -75,17 +82,19 @@ def read_start(name: str | Path, card: Mapping[str, Any]) -> Start:
             f"It is a prior of {kinds[1]}{' of its own' if all(inner) else ''}, and this training is one of {kinds[0]}.",
             "Name weights that were trained with the same autoencoder, or with none where there is none.",
         )
-    theirs_network = {"kind": other, **make_network(theirs["network"]).options}
-    for mine, its in (
-        *((card["network"].get(key), ("network", key, value)) for key, value in theirs_network.items()),
-        *((card[key], ("", key, theirs[key])) for key in ("complex_images", "sigma_data") if key in card),
-    ):
-        where, key, value = its
+    for key, value in what_fits(theirs).items():
+        mine = what_fits(card).get(key)
         if mine != value:
             raise ConfigError(
                 f"The training cannot go on from {name}.",
                 f"Its card says {key} is {value}, and this training {mine}.",
-                f"Leave {where or key} out of the configuration, and it is taken from the card.",
+                "Leave it out of the configuration, and it is taken from the card.",
             )
     tensors = read_tensors(theirs, path)
     return Start(str(name), theirs, {key: t for key, t in tensors.items() if not key.startswith(AUTOENCODER)})
+
+
+def what_fits(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What two cards have in common whose weights can take each other's place."""
+    said = {key: card[key] for key in ("complex_images", "sigma_data") if key in card}
+    return said | make_network(card["network"]).options
