@@ -12,6 +12,7 @@ from .autoencoder import AutoencoderTraining, train_autoencoder
 from .prior import PriorTraining, train_prior
 from .settings import Training
 from .start import with_settings_of_start
+from .team import speaks_for_all
 
 TRAININGS: dict[str, tuple[type[Training], Callable[..., Path]]] = {
     "prior": (PriorTraining, train_prior),
@@ -45,6 +46,8 @@ def train(
     """
     kind, (_, run) = next((kind, entry) for kind, entry in TRAININGS.items() if type(training) is entry[0])
     run(training, reads=reads, log=log)
+    if not speaks_for_all():
+        return []
     made = f"The {kind} is {training.weights}, with its card beside it."
     if kind == "autoencoder":
         return [

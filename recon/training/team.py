@@ -73,6 +73,11 @@ class Team:
         self.agreed(0.0)
 
 
+def speaks_for_all() -> bool:
+    """Whether this process is the first of its team, or one by itself; known without joining the others."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined() -> Iterator[Team]:
     """The team of this process: the one that torchrun's environment names, else a team of one, on a GPU if there is one.
