@@ -21,7 +21,7 @@ from ..training.denoising import CURVE_SIGMAS, judges
 from ..training.views import as_channels
 from .scans.real import Say, shared_folder
 
-CONFIG = "brain-mri"
+DENOISING_CONFIG = "brain-mri"
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,24 @@ def compare_denoising(
     per set; below each prior but the first, its gain over the first. Levels that a prior is not meant for stay
     empty. Raises `ConfigError` for a prior of latents, whose noise levels are others, and as `load_sets` does.
     """
-    settings = {key: value for key, value in read_config(config or CONFIG).items() if key != "init"}
+    settings = {key: value for key, value in read_config(config or DENOISING_CONFIG).items() if key != "init"}
     training = make_training(settings | {"data_root": str(shared_folder(data))})
     if not training.validation:
         raise ConfigError(
-            f"{config or CONFIG} names no validation sets.",
+            f"{config or DENOISING_CONFIG} names no validation sets.",
             "The priors are compared on these.",
             "Write validation: [FILE.npz].",
         )
     priors = {name: usable(make_prior(name), name) for name in unique(names)}
-    judged = {kind: judges(training, complex_images=kind) for kind in {kind_of(p) for p in priors.values()}}
+    judged = {
+        kind: judges(training, complex_images=kind) for kind in {is_complex_prior(p) for p in priors.values()}
+    }
     levels = tuple(sigmas) or CURVE_SIGMAS
     found = []
     for place in range(len(training.validation)):
         curves = []
         for name, prior in priors.items():
-            judge, (low, high) = judged[kind_of(prior)][place], about(prior).allowed
+            judge, (low, high) = judged[is_complex_prior(prior)][place], about(prior).allowed
             fit = [sigma for sigma in levels if low <= sigma <= high]
             curves.append(DenoisingCurve(name, judge.title, judge.curve(on_channels(prior), fit)))
             if name == next(iter(priors)):
@@ -87,7 +89,7 @@ def usable(prior: Any, name: str) -> Any:
     return Runtime().prepare(prior)
 
 
-def kind_of(prior: Any) -> bool:
+def is_complex_prior(prior: Any) -> bool:
     """Whether a prior is one of complex images."""
     return about(prior).complex_images
 
@@ -97,7 +99,9 @@ def on_channels(prior: Any) -> Callable[[Tensor, float], Tensor]:
     device = Runtime().torch_device()
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        image = torch.view_as_complex(x.movedim(1, -1).contiguous())[:, None] if kind_of(prior) else x
+        image = (
+            torch.view_as_complex(x.movedim(1, -1).contiguous())[:, None] if is_complex_prior(prior) else x
+        )
         return as_channels(prior(image.to(device), sigma)).cpu()
 
     return denoise

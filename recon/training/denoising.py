@@ -14,7 +14,7 @@ from .slices import load_sets
 from .views import plain_views
 
 CURVE_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-ROWS = 4  # through the network together
+ROWS_TOGETHER = 4  # through the network together
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Judge:
                 continue
             error = [
                 (denoise(clean + sigma * noise, sigma) - clean).square()
-                for clean, noise in zip(self.clean.split(ROWS), self.noise.split(ROWS), strict=True)
+                for clean, noise in zip(
+                    self.clean.split(ROWS_TOGETHER), self.noise.split(ROWS_TOGETHER), strict=True
+                )
             ]
             found[str(sigma)] = round(-10 * math.log10(torch.cat(error).mean().item()), 2)
         return found

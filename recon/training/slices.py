@@ -20,7 +20,7 @@ from .sets import Columns, ImageSet, chosen
 
 
 @dataclass(frozen=True)
-class Source:
+class SliceSource:
     """What a set's file or folder holds: ``count`` slices, their ``columns``, and how those of given indices are read.
 
     ``read(indices, percentile)`` gives images (H, W), float32 magnitudes or complex64, whose percentile is 1, or
@@ -67,7 +67,7 @@ def load_sets(root: Path, sets: Sequence[ImageSet], percentile: float, cache: Pa
     return Slices(images, torch.cat(chances), torch.cat(floors))
 
 
-def open_source(path: Path, cache: Path) -> Source:
+def open_source(path: Path, cache: Path) -> SliceSource:
     """What is at ``path``, of which only names and sizes are read; raises `ConfigError` and `InputError`."""
     if path.is_dir():
         pictures, scans = files_in(path, PICTURES), files_in(path, HDF5)
@@ -88,7 +88,7 @@ def open_source(path: Path, cache: Path) -> Source:
     )
 
 
-def stack_source(path: Path) -> Source:
+def stack_source(path: Path) -> SliceSource:
     """The ``images`` of an npz file."""
     count, store = stack_shape(path)[0], NpzStore(path)
     columns = {name: partial(store.fetch, name) for name in store.entries() if name != STACK}
@@ -96,26 +96,26 @@ def stack_source(path: Path) -> Source:
     def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
         return [scaled(image, percentile) for image in read_stack(path)[indices]]
 
-    return Source(count, columns, read)
+    return SliceSource(count, columns, read)
 
 
-def picture_source(files: Sequence[Path]) -> Source:
+def picture_source(files: Sequence[Path]) -> SliceSource:
     """Pictures, as magnitudes."""
 
     def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
         return [scaled(torch.from_numpy(read_picture(files[index])), percentile) for index in indices]
 
-    return Source(len(files), {"subject": lambda: np.array([file.stem for file in files])}, read)
+    return SliceSource(len(files), {"subject": lambda: np.array([file.stem for file in files])}, read)
 
 
-def kspace_source(files: Sequence[Path], cache: Path) -> Source:
+def kspace_source(files: Sequence[Path], cache: Path) -> SliceSource:
     """Fully sampled k-space, as coil-combined complex images."""
     scans = KSpaceScans(files, cache)
 
     def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
         return scans.images(indices, lambda image: scaled(image, percentile), f"percentile {percentile}")
 
-    return Source(scans.count, scans.columns, read)
+    return SliceSource(scans.count, scans.columns, read)
 
 
 def scaled(image: Tensor, percentile: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import distributed, nn
 
 from ..errors import ConfigError
 
-PATIENCE = timedelta(days=1)  # while the first writes, judges the weights, or makes images of k-space
+LONGEST_WAIT = timedelta(days=1)  # while the first writes, judges the weights, or makes images of k-space
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def joined() -> Iterator[Team]:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     try:
         yield Team(device, rank, count)
     finally:
