@@ -160,8 +160,8 @@ def needed_sets(maps: Tensor) -> int:
     return 2 if (first & second).sum() >= 0.01 * first.sum() else 1
 
 
-def cg_sense(A: MRI, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor:
-    """``argmin_x ||A x - y||^2 + weight ||x||^2`` (B, sets, H, W) for y (B, coils, H, W), by ``steps`` CG steps."""
+def cg_sense(A: Linear, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Tensor:
+    """``argmin_x ||A x - y||^2 + weight ||x||^2`` (B, sets, H, W) for y (B, *codomain), by ``steps`` CG steps."""
     b = A.adjoint(y)
     return cg(lambda v: A.normal(v) + weight * v, b, steps=steps)
 

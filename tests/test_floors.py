@@ -41,7 +41,7 @@ FLOORS = [
     {"registry"},
     {"sampling"},
     {"mri"},
-    {"training"},
+    {"training", "noncartesian"},
     {"jobs.shared"},
     {"jobs", "speed", "benchmark"},
     {"cli"},

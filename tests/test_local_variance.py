@@ -52,9 +52,7 @@ def test_bright_images_have_one_variance(problem):
 
 def test_the_dark_is_believed(problem):
     changed = {
-        kind: (dds(problem, kind).fit(image(0.0), 0.1**2 / 0.3) - image(0.0))[..., : SIZE // 4]
-        .abs()
-        .max()
+        kind: (dds(problem, kind).fit(image(0.0), 0.1**2 / 0.3) - image(0.0))[..., : SIZE // 4].abs().max()
         for kind in ("local", "uniform")
     }
     assert changed["local"] < 0.05 * changed["uniform"]

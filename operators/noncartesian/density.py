@@ -6,7 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.fft import fftshift, ifftshift
 
+from ..fft import fft2
 from .nufft import nufft, nufft_adjoint
 
 PRECISION = 1e-4  # of the transforms, far below what is left after the iterations
@@ -34,6 +36,15 @@ def density_compensation(trajectory: Tensor, shape: tuple[int, int], steps: int 
         density = spread.real / math.prod(shape)
         weights = weights / density.clamp_min(PRECISION)
     return weights.real.to(trajectory.dtype)
+
+
+@torch.no_grad()
+def sampled_share(trajectory: Tensor, density: Tensor, shape: tuple[int, int]) -> Tensor:
+    """``C w`` (H, W) at the samples of Cartesian k-space: 1 where the trajectory is dense enough, 0 far from it."""
+    points, wide = trajectory.reshape(-1, 2).to(torch.float64), (2 * shape[0], 2 * shape[1])
+    spread = nufft_adjoint(density.to(torch.complex128), points, wide, PRECISION)
+    fine = fft2(ifftshift(overlap(shape, points.device) * spread)).real / math.prod(shape)
+    return fftshift(fine[::2, ::2]).to(trajectory.dtype)
 
 
 def overlap(shape: tuple[int, int], device: torch.device) -> Tensor:

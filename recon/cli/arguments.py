@@ -145,6 +145,14 @@ LAYOUT_ARGUMENTS = (  # of `recon.io.checks.layout.Layout`
         "order of the axes in the file, of slices, kz, coils, h and w: h,w,coils; kz: a volume (default: "
         "slices,coils,h,w)",
     ),
+    Argument(
+        "--matrix",
+        "N",
+        "height and width of the image, or one number for both, where k-space lies along a trajectory (default: as the "
+        "file says)",
+        type=int,
+        nargs="+",
+    ),
 )
 DENOISING_ARGUMENTS = (
     Argument(

@@ -16,7 +16,7 @@ from .reporting import print_error
 
 LIST_KINDS = ("operators", "samplers", "solvers", "priors", "masks")
 RECIPE_FLAGS = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets")
-LAYOUT_FLAGS = ("fftshift", "axes")
+LAYOUT_FLAGS = ("fftshift", "axes", "matrix")
 RUNTIME_FLAGS = ("device", "dtype", "compile", "chunk", "slices")
 
 

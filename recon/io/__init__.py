@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -53,13 +54,13 @@ __all__ = [
 ]
 
 
-def open_kspace(path: str | Path) -> KSpaceFile:
+def open_kspace(path: str | Path, matrix: Sequence[int] | None = None) -> KSpaceFile:
     """What the k-space file at ``path`` holds; its slices are read by `KSpaceFile.read_slice`.
 
-    The suffix names the format, and the content must agree with it; without a known suffix the content decides.
+    ``matrix``: as in `kspace_file`. The suffix names the format, and the content must agree with it; without a known suffix the content decides.
     Raises `InputError` for whatever cannot be used.
     """
-    return kspace_file(open_store(path, "kspace"))
+    return kspace_file(open_store(path, "kspace"), matrix)
 
 
 def read_mask(path: str | Path, file: KSpaceFile, sampled: Tensor | None = None) -> Tensor:
@@ -82,8 +83,8 @@ def read_maps(path: str | Path, file: KSpaceFile, index: int) -> Tensor:
     """
     store = open_store(path, "maps")
     name = required(store, "maps")
-    check_maps(store, store.entries()[name], file.shape)
-    return maps_of_slice(store, name, file.shape, index)
+    check_maps(store, store.entries()[name], file.image_shape)
+    return maps_of_slice(store, name, file.image_shape, index)
 
 
 def required(store: Store, role: str) -> str:

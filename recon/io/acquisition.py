@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.maps.espirit import SMALLEST
 from operators.masks import MASKS, acceleration, calibration_region, make_mask
+from operators.noncartesian import covered_centre, density_compensation
 
 from ..errors import ConfigError, InputError, unknown
 from . import PICTURES, READERS, KSpaceFile, Survey, read_mask
 from .checks.masks import lines_are_rows, settled_mask
 
 ALIKE = 0.9  # slices that share this part of their samples differ by accidental zeros
+READOUTS = (
+    "equispaced",
+    "equispaced-fraction",
+    "random",
+)  # masks that leave out whole readouts of a trajectory
 NEARLY_FULL = 0.98  # a pattern this full within its rows and columns is a rectangle with accidental zeros
 
 
@@ -111,12 +119,70 @@ class Acquisition:
         return f"{lines} of {total} lines{padding}, acceleration {self.accel:.3g}"
 
 
+@dataclass(frozen=True, eq=False)
+class Readouts(Acquisition):
+    """Those of a trajectory: ``mask`` and ``measured`` are (readouts, samples), all samples of a readout alike.
+
+    ``accel`` is 1 where all readouts of the file are used, whatever they cover of k-space.
+    """
+
+    @property
+    def whole_columns(self) -> bool:
+        """Never: there are no columns."""
+        return False
+
+    def __str__(self) -> str:
+        used, measured = int(self.mask.any(1).sum()), int(self.measured.any(1).sum())
+        samples = self.mask.shape[1]
+        said = f"{used} of {measured} readouts of {samples} samples"
+        return f"{said}, acceleration {self.accel:.3g}" if self.simulated else said
+
+
+def acquire_readouts(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Readouts:
+    """Which readouts of a trajectory are used: with an acceleration R every R-th, or at random.
+
+    Raises `InputError` for a mask of Cartesian k-space.
+    """
+    measured = survey.sampled.any(1)[:, None].expand(survey.sampled.shape).clone()
+    if not choice.undersamples and not choice.is_file:
+        return Readouts(measured, measured)
+    if choice.is_file or choice.center is not None or choice.key not in READOUTS:
+        raise InputError(
+            f"{file.path}: the mask {choice.name or 'with a centre'} is one of Cartesian k-space.",
+            "Of a trajectory whole readouts are left out, and its centre is what it is.",
+            f"Use --accel alone, or --mask {' or '.join(READOUTS)}.",
+        )
+    accel = 4.0 if choice.accel is None else float(choice.accel)
+    readouts = measured.any(1).nonzero()[:, 0]
+    kept = int(len(readouts) / accel + 0.5) if accel >= 1 else 0
+    if kept < 1:
+        raise InputError(
+            f"{file.path}: acceleration {accel:g} of {len(readouts)} readouts was asked for.",
+            "It leaves none, or more than there are.",
+            f"Use --accel 1 to {len(readouts)}.",
+        )
+    if choice.key == "random":
+        places = torch.from_numpy(np.random.default_rng(seed_of(file)).permutation(len(readouts))[:kept])
+    else:
+        places = (torch.arange(kept) * (len(readouts) / kept)).long()
+    mask = torch.zeros_like(measured)
+    mask[readouts[places]] = True
+    return Readouts(mask, measured)
+
+
+def seed_of(file: KSpaceFile) -> int:
+    """A number that the name of the file decides."""
+    return int.from_bytes(hashlib.blake2b(file.path.name.encode(), digest_size=4).digest(), "little")
+
+
 def acquire(file: KSpaceFile, survey: Survey, choice: MaskChoice) -> Acquisition:
     """Which samples of ``file`` are used. A generated mask is seeded by the file's name, as in fastMRI.
 
     Raises `InputError` or `operators.OperatorError` if no sample is left, if a mask is to be generated for a
     file that is undersampled already, and for an acceleration that the number of lines does not allow.
     """
+    if file.trajectory is not None:
+        return acquire_readouts(file, survey, choice)
     measured = measured_samples(file, survey)
     shape, notes = (file.height, file.width), []
     if choice.is_file:
@@ -194,6 +260,8 @@ def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int | N
     The centre is that of the calibration scan, where the file has one.
     """
     kernel = kernel or SMALLEST
+    if file.trajectory is not None:
+        return refuse_sparse_centre(file, acquisition, kernel)
     calibration = file.store.calibration(0)
     mask = acquisition.mask if calibration is None else pattern(torch.from_numpy((calibration != 0).any(0)))
     rows, columns = calibration_region(mask)
@@ -203,4 +271,19 @@ def refuse_few_lines(file: KSpaceFile, acquisition: Acquisition, kernel: int | N
             f"{file.path}: the fully sampled centre is {size[0]} x {size[1]} samples at acceleration {acquisition.accel:.3g}.",
             f"Sensitivity maps of {file.coils} coils are estimated from at least {kernel} x {kernel}.",
             f"Use a lower --accel, a larger --center ({max(kernel, 12) / file.width:.2g}), or give maps with --maps.",
+        )
+
+
+def refuse_sparse_centre(file: KSpaceFile, acquisition: Acquisition, kernel: int) -> None:
+    """Raises `InputError` if the centre that a trajectory covers is smaller than the ``kernel`` of the map estimation."""
+    assert file.trajectory is not None
+    points = file.trajectory.of(0)[acquisition.mask.any(1)]
+    density = density_compensation(points, file.trajectory.size)
+    covered = covered_centre(points, density, file.trajectory.size)
+    size = int(covered.sum(0).max())
+    if size < kernel:
+        raise InputError(
+            f"{file.path}: the centre of k-space is fully sampled over {size} x {size} cells only.",
+            f"Sensitivity maps of {file.coils} coils are estimated from at least {kernel} x {kernel}.",
+            "Use more readouts, a trajectory that is denser in the centre, or give maps with --maps.",
         )

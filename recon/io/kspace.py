@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .checks.masks import find_mask
 from .cropping import as_tensor, center_crop
 from .stores import ArrayInfo, Geometry, Header, Store
 from .stores.energy import is_encoded
+from .trajectory import Trajectory, find_trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,8 @@ class KSpaceSlice:
 
     ``reference`` (h, w) float32, already of the cropped size; ``mask`` (W,) or (H, W) bool, true
     where sampled; ``maps`` (sets, coils, H, W) complex64; ``calibration`` (coils, H, W) k-space of a scan of its own that
-    maps are estimated from, zero where not measured. Each is None where the file has none.
+    maps are estimated from, zero where not measured; ``trajectory`` (H, W, 2) where the samples lie, if they are H
+    readouts of W samples along one. Each is None where the file has none.
     """
 
     index: int
@@ -36,6 +38,7 @@ class KSpaceSlice:
     mask: Tensor | None = None
     maps: Tensor | None = None
     calibration: Tensor | None = None
+    trajectory: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,8 @@ class KSpaceFile:
     that were measured, the rest is zero padding; ``name``, ``reference`` and ``maps`` name arrays of ``store``;
     ``notes`` are sentences about what is unusual; ``geometry`` says where the image's pixels lie. As stored, k-space
     has its centre in the corner along the axes -2 and -1 where ``shifted``, and its image where ``rolled``: a slice
-    that is read has both in the middle.
+    that is read has both in the middle. Of k-space along a ``trajectory`` H are readouts and W the samples of each,
+    and ``crop`` is the size of the image.
     """
 
     path: Path
@@ -66,6 +70,12 @@ class KSpaceFile:
     store: Store = field(repr=False)
     shifted: tuple[int, ...] = ()
     rolled: tuple[int, ...] = ()
+    trajectory: Trajectory | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """(slices, coils, H, W) of coil images, and so of maps: ``shape`` where k-space is Cartesian."""
+        return self.shape if self.trajectory is None else (*self.shape[:2], *self.trajectory.size)
 
     @property
     def slices(self) -> int:
@@ -114,10 +124,12 @@ class KSpaceFile:
             self.mask,
             self._maps(index),
             None if found is None else as_tensor(found, np.complex64),
+            None if self.trajectory is None else self.trajectory.of(index),
         )
 
     def _kspace(self, index: int) -> Tensor:
-        whole = len(self.store.entries()[self.name].shape) == 3 and self.store.axes == "coils"
+        rank = len(self.store.entries()[self.name].shape)
+        whole = (rank == 3 and self.store.axes == "coils") if self.trajectory is None else self.slices == 1
         part = self.store.fetch(self.name, None if whole else index)
         with np.errstate(over="ignore"):  # what overflows is found, and refused, by `survey`
             kspace = as_tensor(part.reshape(self.shape[1:]), np.complex64)
@@ -129,7 +141,7 @@ class KSpaceFile:
         return center_crop(as_tensor(np.abs(self.store.fetch(self.reference, index)), np.float32), self.crop)
 
     def _maps(self, index: int) -> Tensor | None:
-        return None if self.maps is None else maps_of_slice(self.store, self.maps, self.shape, index)
+        return None if self.maps is None else maps_of_slice(self.store, self.maps, self.image_shape, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +185,8 @@ def survey(file: KSpaceFile, progress: Callable[[int], object] | None = None) ->
     are partitions of a volume. ``progress`` is called with the number of slices done.
     """
     peak, digest = 0.0, hashlib.blake2b(digest_size=16)
+    if file.trajectory is not None:
+        digest.update(file.trajectory.points.numpy().data)
     sampled = torch.zeros(file.height, file.width, dtype=torch.bool)
     always = ~sampled
     by_slice, by_coil, power = (np.zeros(size) for size in (*file.shape[:2], file.shape[2:]))
@@ -238,8 +252,10 @@ def with_rolled_image(kspace: Tensor, axes: tuple[int, ...]) -> Tensor:
     return kspace
 
 
-def kspace_file(store: Store) -> KSpaceFile:
+def kspace_file(store: Store, matrix: Sequence[int] | None = None) -> KSpaceFile:
     """The k-space file in ``store``: names, shapes, header and mask, checked to fit together.
+
+    ``matrix`` (H, W): the size of the image where k-space lies along a trajectory, None for that which the file says.
 
     Raises `InputError` for k-space that is missing, empty, real, or without a coil axis, for a mask or
     maps that do not fit it, and for arrays that lie in another file.
@@ -252,11 +268,15 @@ def kspace_file(store: Store) -> KSpaceFile:
             f"It holds: {store.contents()}.",
             'Store the samples under the name "kspace", shape (slices, coils, H, W), complex.',
         )
-    shape = kspace_shape(store, entries[name])
+    along = find_trajectory(store, entries[name], matrix)
     header = store.header()
-    crop = header.crop(shape[2:])
+    if along is None:
+        shape = kspace_shape(store, entries[name])
+        size, crop, said = shape[2:], header.crop(shape[2:]), header.notes(shape[2:])
+    else:
+        shape, size, crop, said = along.shape, along.size, along.size, []
     reference, notes = find_reference(store, entries, shape, crop, header)
-    if not header.present and reference is not None:
+    if along is None and not header.present and reference is not None:
         height, width = entries[reference].shape[-2:]
         crop = (min(height, crop[0]), min(width, crop[1]))
     return KSpaceFile(
@@ -265,15 +285,16 @@ def kspace_file(store: Store) -> KSpaceFile:
         shape=shape,
         dtype=str(entries[name].dtype),
         crop=crop,
-        acquired=header.acquired(shape[3]),
-        mask=find_mask(store, shape),
+        acquired=header.acquired(shape[3]) if along is None else (0, shape[3]),
+        mask=find_mask(store, shape) if along is None else None,
         reference=reference,
-        maps=find_maps(store, entries, shape),
+        maps=find_maps(store, entries, (*shape[:2], *size)),
         attrs=dict(store.attributes()),
-        notes=(*header.notes(shape[2:]), *store.notes(), *notes),
-        geometry=store.geometry(shape[2:]),
+        notes=(*said, *store.notes(), *notes),
+        geometry=store.geometry(size),
         name=name,
         store=store,
+        trajectory=along,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from operators.coils import noise_level
 from operators.masks import calibration_region
+from operators.noncartesian import covered_centre, density_compensation, sampled_share, trajectory_noise_level
 
 from ..errors import ReconError
 from ..io import KSpaceFile, Survey, open_kspace, survey
@@ -59,6 +60,13 @@ def contents(file: KSpaceFile) -> list[str]:
 
 def geometry(file: KSpaceFile) -> list[str]:
     """Slices, coils, sizes, oversampling, header and reference."""
+    if file.trajectory is not None:
+        return [
+            f"  k-space    {file.counts}, {file.height} readouts of {file.width} samples, {file.dtype}",
+            f"  image      {file.crop[0]} x {file.crop[1]}",
+            f"  reference  {file.reference or 'none'}",
+            *([f"  maps       {file.maps}"] if file.maps else []),
+        ]
     first, last = file.acquired
     lines = [
         f"  k-space    {file.counts}, {file.height} x {file.width} (readout x phase), {file.dtype}",
@@ -76,6 +84,15 @@ def geometry(file: KSpaceFile) -> list[str]:
 
 def sampling(file: KSpaceFile, acquisition: Acquisition) -> list[str]:
     """The mask, where it is known from, and the region in the centre that is fully sampled."""
+    if file.trajectory is not None:
+        points, size = file.trajectory.of(0)[acquisition.mask.any(1)], file.trajectory.size
+        density = density_compensation(points, size)
+        width = int(covered_centre(points, density, size).sum(0).max())
+        share = float(sampled_share(points, density, size).clamp(0, 1).mean())
+        return [
+            f"  trajectory {acquisition}, |k| up to {float(points.norm(dim=-1).max()):.3g} cycles per pixel",
+            f"  centre     {width} x {width} fully sampled, {100 * share:.0f} % of k-space covered",
+        ]
     said = "in the file" if file.mask is not None else "found, from the samples that are zero"
     whole = bool(acquisition.mask.all())
     lines = [f"  mask       {'none: ' if whole else ''}{acquisition}{'' if whole else f' ({said})'}"]
@@ -89,8 +106,13 @@ def sampling(file: KSpaceFile, acquisition: Acquisition) -> list[str]:
 
 def levels(file: KSpaceFile, acquisition: Acquisition, peak: float) -> list[str]:
     """Noise of the middle slice per real component, its strength, and the largest sample of all."""
-    kspace = file.read_slice(file.slices // 2).kspace
-    sigma = float(noise_level(kspace, acquisition.mask))
+    piece = file.read_slice(file.slices // 2)
+    kspace = piece.kspace
+    if piece.trajectory is None:
+        sigma = float(noise_level(kspace, acquisition.mask))
+    else:
+        used = acquisition.mask.any(1)
+        sigma = trajectory_noise_level(kspace[:, used], piece.trajectory[used])
     strength = float(torch.view_as_real(kspace[:, acquisition.mask]).square().mean().sqrt())
     return [
         f"  noise      {sigma:.3g} per real component (slice {file.slices // 2}); signal and noise rms {strength:.3g}",

@@ -32,18 +32,22 @@ class Layout:
     """How the numbers lie. ``axes``: their order in the file, `ArrangedStore`'s, if it is not (slices, coils, H, W).
 
     ``fftshift``: what lies around the corner and is to be moved into the middle, "kspace", "image" or "both";
-    "none": nothing, whatever it looks like; None: nothing, and k-space that looks so is refused.
+    "none": nothing, whatever it looks like; None: nothing, and k-space that looks so is refused. ``matrix``: N or
+    (H, W), the size of the image where k-space lies along a trajectory; None for that which the file says.
     Raises `ConfigError` for other names.
     """
 
     axes: str | None = None
     fftshift: str | None = None
+    matrix: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if self.axes is not None:
             axes_of(self.axes)
         if self.fftshift is not None and self.fftshift not in SHIFTS:
             raise unknown("fftshift", str(self.fftshift), SHIFTS)
+        if self.matrix is not None:
+            object.__setattr__(self, "matrix", tuple(self.matrix))
 
 
 def look(path: str | Path, layout: Layout | None = None) -> tuple[KSpaceFile, Survey]:
@@ -57,8 +61,10 @@ def look(path: str | Path, layout: Layout | None = None) -> tuple[KSpaceFile, Su
         file = arranged(Path(path), axes_of(layout.axes))
         found = survey(file)
     else:
-        file = open_kspace(path)
+        file = open_kspace(path, layout.matrix)
         found = survey(file)
+        if file.trajectory is not None:  # which says where each sample lies
+            return file, found
         if isinstance(file.store, ISMRMRDStore):  # each readout says where it lies
             return file, found
         order = order_of(file, found)

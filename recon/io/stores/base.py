@@ -19,6 +19,7 @@ from .header import Header
 NAMES = {
     "kspace": ("kspace", "ksp"),
     "mask": ("mask",),
+    "trajectory": ("trajectory", "traj"),
     "maps": ("sensitivity_maps", "maps", "sens_maps", "mps"),
 }
 PAIR_NAMES = (("r", "i"), ("real", "imag"))

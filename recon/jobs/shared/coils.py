@@ -11,6 +11,7 @@ from torch import Tensor
 
 from operators.coils import coil_energy, compression, mix, noise_covariance, whitening
 from operators.errors import OperatorError
+from operators.noncartesian import trajectory_noise
 
 from ...errors import ConfigError
 from ...io import KSpaceFile, Survey
@@ -95,6 +96,14 @@ def some_slices(
         yield kspace * mask, mask
 
 
+def some_readouts(file: KSpaceFile, acquisition: Acquisition, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(k-space (coils, readouts, samples), trajectory) of the readouts that are used of at most ``most`` slices."""
+    assert file.trajectory is not None
+    count, used = min(most, file.slices), acquisition.mask.any(1)
+    for index in (int((part + 0.5) * file.slices / count) for part in range(count)):
+        yield file._kspace(index)[:, used], file.trajectory.of(index)[used]
+
+
 def noise_of(
     file: KSpaceFile, acquisition: Acquisition, alive: Tensor, most: int = LOOKED_AT
 ) -> tuple[Tensor, str]:
@@ -103,6 +112,14 @@ def noise_of(
     if scan is not None and scan.shape[1] >= PER_COIL * len(scan):
         samples = torch.from_numpy(scan)[alive, None].to(torch.complex128)
         return noise_covariance(samples, scan=True), "the noise scan"
+    if file.trajectory is not None:
+        found = [
+            noise_covariance(
+                trajectory_noise(kspace[alive].to(torch.complex128), points)[..., None], scan=True
+            )
+            for kspace, points in some_readouts(file, acquisition, most)
+        ]
+        return torch.stack(found).mean(0), "the end of the readouts or of their band"
     found = [
         noise_covariance(kspace[alive].to(torch.complex128), mask)
         for kspace, mask in some_slices(file, acquisition, most)

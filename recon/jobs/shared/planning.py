@@ -54,12 +54,14 @@ class PlannedFile:
     @property
     def cropped_readout(self) -> bool:
         """Whether the oversampled readout is cropped to the image before the reconstruction, not after it."""
-        return self.acquisition.whole_columns and self.file.crop[0] < self.file.height
+        cropped = self.file.trajectory is None and self.file.crop[0] < self.file.height
+        return cropped and self.acquisition.whole_columns
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image that is sampled."""
-        return (self.file.crop[0] if self.cropped_readout else self.file.height, self.file.width)
+        height, width = self.file.image_shape[2:]
+        return (self.file.crop[0] if self.cropped_readout else height, width)
 
 
 def kspace_files(inputs: Sequence[str | Path], failed: Callable[[Path, Exception], None]) -> list[Path]:
@@ -119,6 +121,8 @@ def plan_file(file: KSpaceFile, found: Survey, target: Path, settings: Settings,
     }
     if settings.whiten or settings.coils is not None:  # what was begun without them goes on
         config |= {"whiten": settings.whiten, "coils": settings.coils}
+    if file.trajectory is not None:
+        config |= {"matrix": file.trajectory.size}
     if settings.layout.axes or file.shifted or file.rolled:
         config |= {"axes": settings.layout.axes, "shifted": file.shifted, "rolled": file.rolled}
     plan = PlannedFile(
@@ -150,7 +154,7 @@ def settled_maps(file: KSpaceFile, found: Survey, mask: Tensor, path: str | None
         assert maps is not None
         maps, scaled = unit_maps(maps)
         said |= {scaled: None} if scaled else {}
-        if index == loudest:
+        if index == loudest and file.trajectory is None:
             conjugated, fit = are_conjugated(maps, piece.kspace, mask)
     return conjugated, [*said, *([fit] if fit else [])]
 
@@ -175,7 +179,7 @@ def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {file.counts}, {file.height} x {file.width}, image {file.crop[0]} x {file.crop[1]}",
-        f"  mask: {plan.acquisition}; maps: {maps}",
+        f"  {'mask' if file.trajectory is None else 'trajectory'}: {plan.acquisition}; maps: {maps}",
         f"  {0 if plan.done else calls} network calls of {recipe.samples} samples in "
         f"{settings.runtime.precision}; about {needed / 2**30:.1f} GiB of memory",
         *noted_lines(plan),

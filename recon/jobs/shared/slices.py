@@ -10,11 +10,13 @@ from torch import Tensor
 
 from operators.coils import mix, rss
 from operators.fourier import ifft2c
+from operators.noncartesian import density_compensation, gridded_coils
 
 from ...io import center_crop, crop_readout, read_maps
 from ...io.acquisition import sampled_in
 from ...io.checks.maps import unit_maps
 from ...mri import Normalised, SliceResult, normalise, reconstruct_slices
+from ...noncartesian import normalise_trajectory
 from .memory import slices_at_once
 from .planning import PlannedFile
 from .settings import Settings
@@ -51,14 +53,12 @@ def reconstruct_some(
 
 def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[Normalised, Tensor | None]:
     """A slice on the device, as the prior takes it, and its reference if there is one."""
+    if plan.file.trajectory is not None:
+        return read_along_trajectory(plan, settings, index)
     piece = plan.file.read_slice(index)
     kspace, maps = piece.kspace, piece.maps
     mask = sampled_in(kspace, plan.acquisition.mask)
-    if plan.maps is not None:
-        maps = read_maps(plan.maps, plan.file, index)
-    if maps is not None:
-        maps = unit_maps(maps)[0]
-        maps = maps.conj().resolve_conj() if plan.conjugated else maps
+    maps = given_maps(plan, index, maps)
     if plan.cropped_readout:
         kspace, mask = crop_readout(kspace, plan.size[0]), mask.all(0).expand(plan.size)
         maps = None if maps is None else center_crop(maps, plan.size)
@@ -74,6 +74,42 @@ def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[
         calibration=None if calibration is None else calibration.to(device),
     )
     return one, reference_of(plan, piece.kspace, piece.reference)
+
+
+def given_maps(plan: PlannedFile, index: int, maps: Tensor | None) -> Tensor | None:
+    """The maps of a slice, those of the plan before the file's own ``maps``, normalised; None where none are given."""
+    if plan.maps is not None:
+        maps = read_maps(plan.maps, plan.file, index)
+    if maps is None:
+        return None
+    maps = unit_maps(maps)[0]
+    return maps.conj().resolve_conj() if plan.conjugated else maps
+
+
+def read_along_trajectory(
+    plan: PlannedFile, settings: Settings, index: int
+) -> tuple[Normalised, Tensor | None]:
+    """`read_normalised` of non-Cartesian k-space: the readouts that are used, and those of the slice that are not zero."""
+    piece, size, device = plan.file.read_slice(index), plan.size, settings.runtime.torch_device()
+    assert piece.trajectory is not None
+    measured = (piece.kspace != 0).any(0).any(1)
+    used = plan.acquisition.mask.any(1) & measured
+    maps = given_maps(plan, index, piece.maps)
+    one = normalise_trajectory(
+        plan.mixing(piece.kspace)[:, used].to(device),
+        piece.trajectory[used].to(device),
+        size,
+        settings.recipe,
+        index=index,
+        maps=None if maps is None else plan.mixing(maps),
+    )
+    if plan.whitened or (piece.reference is None and not plan.acquisition.simulated):
+        return one, None
+    if piece.reference is not None:
+        return one, piece.reference
+    points = piece.trajectory[measured].to(device)
+    every = piece.kspace[:, measured].to(device).flatten(1)
+    return one, rss(gridded_coils(every, points, density_compensation(points, size), size)).cpu()
 
 
 def reference_of(plan: PlannedFile, kspace: Tensor, stored: Tensor | None) -> Tensor | None:
