@@ -16,7 +16,7 @@ from .configuration import construct
 from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class
 
 USUAL: dict[str, dict[str, Any]] = {
-    "dds": {"steps": 20, "keep": "state", "variance": "local"},
+    "dds": {"steps": 30, "keep": "state", "variance": "local"},
     "stsl": {"init": "noise"},  # the start is the recipe's
 }
 """Options of a sampler where a recipe does not say otherwise."""
