@@ -139,7 +139,7 @@ def test_maps_are_those_of_a_calibration_scan_of_its_own(tmp_path, monkeypatch):
     assert not outcome.failures and len(seen) == 1
     calibration, mask = seen[0][:2]
     assert calibration.shape == (2, X, Y) and mask[0].nonzero()[:, 0].tolist() == list(range(6, 18))
-    short = [*lines[: Y // 2], *lines[Y // 2 + 5 : Y // 2 + 8]]  # the lines 11 to 13
+    short = [*lines[: Y // 2], *lines[Y // 2 + 5 : Y // 2 + 7]]  # the lines 11 and 12
     few = write(tmp_path / "y.h5", header((2 * X, Y, 1), (X, Y, 1), calibration="separate"), short)
     outcome = app.reconstruct([few], made, tmp_path / "out", say=lambda line: None)
     assert "fully sampled centre" in str(outcome.failures[0].error)

@@ -58,7 +58,7 @@ def test_the_curve_is_whole(bench, tmp_path, capsys):
     assert {p.label for p in points} == {"euler", "heun", "ddim eta=1"}
     first = points[0]
     assert (first.file, first.start, first.sigma_start, first.sampler_options) == (
-        NAME, "cg-sense", 6.0, "keep=noise steps=2",
+        NAME, "cg-sense", 6.0, "keep=noise steps=2 variance=local",
     )  # fmt: skip
     assert first.prior.startswith("tiny@") and 0 < first.psnr < 60 and first.sample_psnr != first.psnr
     page = (tmp_path / "solvers.md").read_text()
