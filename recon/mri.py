@@ -119,17 +119,13 @@ def normalise(
     y = kspace * mask
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
     if maps is None and len(kspace) > 1:
-        maps, _ = espirit(
-            *((y, mask) if calibration is None else (calibration, (calibration != 0).any(0))),
-            recipe.calibration,
-            recipe.kernel,
-            noise=sigma_y if calibration is None else None,
-            crop=recipe.crop,
-            sets=recipe.sets or 2,
-            soft=recipe.soft,
-            phase="image",  # the image nearly real, as the prior knows it; no phase vortex from a coil
+        own = calibration is None
+        maps = estimated_maps(
+            y if own else calibration,
+            mask if own else (calibration != 0).any(0),
+            recipe,
+            sigma_y if own else None,
         )
-        maps = maps[: recipe.sets or needed_sets(maps)]
     if maps is not None:
         maps = maps.to(kspace)
         A = MRI(mask, maps)
@@ -149,6 +145,22 @@ def normalise(
         maps,
         rss(ifft2c(y)),
     )
+
+
+def estimated_maps(kspace: Tensor, mask: Tensor, recipe: Recipe, noise: float | None) -> Tensor:
+    """Maps (sets, coils, H, W) by `espirit`, as the recipe says, of k-space (coils, H, W) with ``noise`` per real component."""
+    maps, _ = espirit(
+        kspace,
+        mask,
+        recipe.calibration,
+        recipe.kernel,
+        noise=noise,
+        crop=recipe.crop,
+        sets=recipe.sets or 2,
+        soft=recipe.soft,
+        phase="image",  # the image nearly real, as the prior knows it; no phase vortex from a coil
+    )
+    return maps[: recipe.sets or needed_sets(maps)]
 
 
 def needed_sets(maps: Tensor) -> int:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from operators.coils import rss
-from operators.maps.espirit import espirit
 from operators.noncartesian import (
     NonCartesianMRI,
     density_compensation,
@@ -14,7 +13,7 @@ from operators.noncartesian import (
     trajectory_noise_level,
 )
 
-from .mri import Normalised, cg_sense, needed_sets
+from .mri import Normalised, cg_sense, estimated_maps
 from .registry.recipe import Recipe
 
 
@@ -37,18 +36,8 @@ def normalise_trajectory(
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else trajectory_noise_level(kspace, trajectory)
     if maps is None and len(kspace) > 1:
         centre, mask = gridded_centre(y, trajectory, density, shape)
-        maps, _ = espirit(
-            centre,
-            mask,
-            recipe.calibration,
-            recipe.kernel,
-            noise=sigma_y,  # at most: where a cell holds several samples they are averaged
-            crop=recipe.crop,
-            sets=recipe.sets or 2,
-            soft=recipe.soft,
-            phase="image",
-        )
-        maps = maps[: recipe.sets or needed_sets(maps)]
+        # The noise of a gridded cell is at most that of a sample: several are averaged.
+        maps = estimated_maps(centre, mask, recipe, sigma_y)
     points = trajectory.to(kspace.real)
     maps = None if maps is None else maps.to(kspace)
     weighted = NonCartesianMRI(points, maps, density, shape)

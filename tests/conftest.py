@@ -45,6 +45,20 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights of a tiny prior of complex images."""
+    from make_prior import make_prior
+
+    return str(make_prior(tmp_path_factory.mktemp("prior")))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a reconstruction cost half a second each."""
+    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu"):
         import torch

@@ -26,11 +26,6 @@ from recon.runtime.runtime import Runtime
 CPU = Runtime(device="cpu")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(make_prior(tmp_path_factory.mktemp("prior")))
-
-
 @pytest.fixture(autouse=True)
 def no_pictures(request, monkeypatch):
     """Pictures cost half a second each, and one test looks at them."""

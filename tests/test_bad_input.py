@@ -8,20 +8,10 @@ import h5py
 import numpy as np
 import pytest
 from make_kspace import coil_maps, make_fastmri_file, make_kspace
-from make_prior import make_prior
 
 from recon.cli import main
 
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(make_prior(tmp_path_factory.mktemp("prior")))
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They cost half a second each."""
-    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def run(tiny, capsys, out, *arguments):

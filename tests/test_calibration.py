@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from make_kspace import make_fastmri_file, objects
-from make_prior import make_prior
 
 from recon import Result, metrics
 from recon.calibration import (
@@ -256,11 +255,6 @@ def test_one_image_is_too_few():
 
 
 # --- files and the command -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(make_prior(tmp_path_factory.mktemp("prior")))
 
 
 def command(tiny, tmp_path, *arguments):

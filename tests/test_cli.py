@@ -21,6 +21,8 @@ from recon.cli.handlers import HANDLERS
 from recon.registry.plugins import PLUGINS
 from recon.solvers import SOLVERS
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 OPERATOR = """
 from dataclasses import dataclass
 import torch
@@ -46,17 +48,6 @@ class Affine(op.Linear):
     def forward(self, x):
         return x + 1
 """
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(make_prior(tmp_path_factory.mktemp("prior")))
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They cost half a second each."""
-    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from make_kspace import coil_maps, make_fastmri_file, make_kspace
-from make_prior import make_prior
 
 from operators.coils import coil_energy, compression, mix, noise_covariance, rss, whitening
 from operators.errors import OperatorError
@@ -19,11 +18,12 @@ from recon.cli import main
 from recon.errors import ConfigError
 from recon.io import open_kspace, read_result, survey
 from recon.io.acquisition import MaskChoice, acquire
-from recon.jobs import reconstruct as app
 from recon.jobs.inspect import inspect
 from recon.jobs.reconstruct import reconstruct
 from recon.jobs.shared.coils import mixing
 from recon.jobs.shared.settings import Settings, settle
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 COILS, SIZE = 5, 32
 
@@ -178,12 +178,6 @@ def test_settings_that_are_none_are_refused(key, value):
 
 
 # --- the job ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "save_panel", lambda *a, **k: None)
-    return str(make_prior(tmp_path))
 
 
 def run(path: Path, tiny: str, out: Path, **keys):

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_kspace import make_fastmri_file
-from make_prior import make_prior
 
 pytest.importorskip(
     "nibabel", reason="the extra `formats` is not installed: pip install 'recon-posterior[formats]'"
@@ -31,7 +30,8 @@ from recon.io import read_result
 from recon.io.dicom import dicom_bytes, read_template
 from recon.io.nifti import nifti_bytes
 from recon.io.stores import Geometry
-from recon.jobs import reconstruct as app
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SLICES, H, W = 4, 6, 5
 TURN = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
@@ -204,12 +204,6 @@ def test_images_of_no_known_place_are_secondary_captures(template):
 
 
 # --- the command -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "save_panel", lambda *a, **k: None)
-    return str(make_prior(tmp_path))
 
 
 def raw(path: Path) -> Path:

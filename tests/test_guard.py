@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from make_kspace import coil_maps, make_fastmri_file, make_kspace
-from make_prior import make_prior
 
 from recon.cli import main
 from recon.errors import InputError
@@ -24,20 +23,11 @@ from recon.mri import SliceResult, reconstruct_slice
 from recon.priors import Prior
 from recon.registry.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 N = 32
 LINES = np.arange(N) % 3 == 0
 LINES[N // 2 - 4 : N // 2 + 4] = True
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(make_prior(tmp_path_factory.mktemp("prior")))
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They cost half a second each."""
-    monkeypatch.setattr("recon.jobs.reconstruct.save_panel", lambda *a, **k: None)
 
 
 def reconstruct(tiny, capsys, folder, *arguments):

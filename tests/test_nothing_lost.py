@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from disks import full_disk, names, run_here
 from make_kspace import make_fastmri_file, objects
-from make_prior import make_prior
 
 from recon.cli import main
 from recon.errors import OutputError
 from recon.io import picture_path, read_result
 from recon.io.acquisition import MaskChoice
-from recon.jobs import reconstruct as app
 from recon.jobs.calibrate import calibrate
 from recon.jobs.reconstruct import reconstruct
 from recon.jobs.shared import slices
@@ -26,17 +24,6 @@ from recon.registry.recipe import Recipe
 from recon.runtime.runtime import Runtime
 
 CPU = Runtime(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(make_prior(tmp_path_factory.mktemp("prior")))
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Pictures cost half a second each."""
-    monkeypatch.setattr(app, "save_panel", lambda *a, **k: None)
 
 
 def settings(tiny, **recipe):

@@ -92,8 +92,10 @@ def espirit(
     window = hann(rows, height, data)[:, None] * hann(columns, width, data)
     image = ifft2c(samples / peak * window)
     brightness = rss(image)
-    level = [noise_level(one, mask) if noise is None else torch.as_tensor(noise) for one in samples]
-    relative = torch.stack(level).to(peak) / peak.flatten()
+    relative = torch.zeros_like(peak.flatten())
+    if threshold is None or (crop is None and not soft):
+        level = [noise_level(one, mask) if noise is None else torch.as_tensor(noise) for one in samples]
+        relative = torch.stack(level).to(peak) / peak.flatten()
     edge = noise_edge(data, kernel, relative if threshold is None else 0 * relative)
     threshold = WEAKEST if threshold is None else threshold
     correlation = kernel_correlation(projector(data, kernel, threshold, edge), coils, kernel)
