@@ -68,8 +68,8 @@ def read_image(path: str | Path, measured: bool = False) -> Tensor:
     return tensor
 
 
-def read_picture(path: str | Path) -> np.ndarray:
-    """(H, W) float32 in 0 to 1; 16-bit gray keeps its depth, and a picture of floats its values.
+def read_picture(path: str | Path, colour: bool = False) -> np.ndarray:
+    """(H, W) float32 in 0 to 1, or (3, H, W) in ``colour``; 16-bit gray keeps its depth, a picture of floats its values.
 
     Raises `InputError` for a file that is not a picture, is damaged, is larger than Pillow's limit, or holds
     several pictures.
@@ -80,7 +80,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
             deep = picture.mode.startswith("I") or picture.mode == "F"
-            array = np.asarray(picture if deep else picture.convert("L"), dtype=np.float32)
+            kept = picture if deep else picture.convert("RGB" if colour else "L")
+            array = np.asarray(kept, dtype=np.float32)
             top = {"F": 1, "I": 65535}.get(picture.mode[0], 255)
     except Exception as error:  # a decoder raises what it likes on a damaged file
         raise InputError(
@@ -90,6 +91,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         ) from error
     if pages > 1:
         raise InputError(f"{path} holds {pages} pictures.", "Only one can be read.", "Save the one you mean.")
+    if colour:
+        array = np.moveaxis(array, -1, 0) if array.ndim == 3 else np.stack([array] * 3)
     return array / top
 
 

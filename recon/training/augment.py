@@ -22,11 +22,11 @@ def random_crops(
     scale: float = 0.2,
     shading: float = 0.2,
 ) -> Tensor:
-    """Cut one crop from each image (B, H, W), magnitude or complex: flipped, turned, rescaled, reshaded.
+    """Cut one crop from each image (B, C, H, W), real or complex: flipped, turned, rescaled, reshaded.
 
     ``resample`` and ``blur`` are the probabilities of a rotation with zoom, and of a loss of
     resolution (a smaller window of k-space); ``gamma``, ``scale``, ``shading`` are standard
-    deviations of log-contrast, log-intensity and of a smooth log-gain. Returns (B, 1, crop, crop).
+    deviations of log-contrast, log-intensity and of a smooth log-gain. Returns (B, C, crop, crop).
     """
     count = len(images)
     draw = torch.rand(count, 2, generator=generator)
@@ -35,11 +35,11 @@ def random_crops(
     images = images.clone()
     if coarse.any():
         images[coarse] = lose_resolution(images[coarse], generator)
-    out = images.new_empty(count, 1, crop, crop)
+    out = images.new_empty(*images.shape[:2], crop, crop)
     if turned.any():
         out[turned] = rotate_and_zoom(images[turned], crop, generator)
     for i in (~turned).nonzero().flatten().tolist():
-        out[i, 0] = cut(images[i], crop, generator)
+        out[i] = cut(images[i], crop, generator)
     for i in range(count):
         symmetry = int(torch.randint(8, (1,), generator=generator))
         view = torch.rot90(out[i], symmetry % 4, (1, 2))
@@ -74,17 +74,17 @@ def with_random_phase(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cut(image: Tensor, crop: int, generator: torch.Generator) -> Tensor:
-    """A crop x crop window at a random place of (H, W), zero-padded where the image is smaller."""
-    pad_h, pad_w = max(0, crop - image.shape[0]), max(0, crop - image.shape[1])
+    """A crop x crop window at a random place of (C, H, W), zero-padded where the image is smaller."""
+    pad_h, pad_w = max(0, crop - image.shape[-2]), max(0, crop - image.shape[-1])
     image = F.pad(image, (0, pad_w, 0, pad_h))
-    top = torch.randint(image.shape[0] - crop + 1, (1,), generator=generator).item()
-    left = torch.randint(image.shape[1] - crop + 1, (1,), generator=generator).item()
-    return image[top : top + crop, left : left + crop]
+    top = torch.randint(image.shape[-2] - crop + 1, (1,), generator=generator).item()
+    left = torch.randint(image.shape[-1] - crop + 1, (1,), generator=generator).item()
+    return image[:, top : top + crop, left : left + crop]
 
 
 def rotate_and_zoom(images: Tensor, crop: int, generator: torch.Generator) -> Tensor:
-    """Sample (B, H, W) on rotated grids, zoom .7 to 1.4, bicubic: (B, 1, crop, crop)."""
-    count, height, width = images.shape
+    """Sample (B, C, H, W) on rotated grids, zoom .7 to 1.4, bicubic: (B, C, crop, crop)."""
+    count, channels, height, width = images.shape
     angle = 2 * math.pi * torch.rand(count, generator=generator)
     zoom = torch.exp(math.log(0.7) + math.log(2.0) * torch.rand(count, generator=generator))
     reach = crop / torch.tensor([width, height]) / zoom[:, None]  # half-extent in grid units
@@ -103,28 +103,44 @@ def rotate_and_zoom(images: Tensor, crop: int, generator: torch.Generator) -> Te
         dim=1,
     ).view(count, 2, 3)
     grid = F.affine_grid(theta, [count, 1, crop, crop], align_corners=False)
-    parts = torch.view_as_real(images).movedim(-1, 1) if images.is_complex() else images[:, None]
+    parts = torch.cat([images.real, images.imag], 1) if images.is_complex() else images
     seen = F.grid_sample(parts, grid, mode="bicubic", align_corners=False)
-    return torch.complex(seen[:, :1], seen[:, 1:]) if images.is_complex() else seen
+    return torch.complex(seen[:, :channels], seen[:, channels:]) if images.is_complex() else seen
 
 
 def shrunk(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """The image (H, W) of a smaller matrix and the same field of view, with ``probability``.
+    """The image (C, H, W) of a smaller matrix and the same field of view, with ``probability``.
 
     Its k-space is cut to 35 to 100 % an axis, which is what a scan of lower resolution acquires.
     """
     draw, keep = torch.rand(2, generator=generator).tolist()
     if draw >= probability:
         return image
-    height, width = (min(n, max(2, 2 * round((0.35 + 0.65 * keep) * n / 2))) for n in image.shape)
-    spectrum = torch.fft.fftshift(torch.fft.fft2(image))
-    top, left = image.shape[0] // 2 - height // 2, image.shape[1] // 2 - width // 2
-    small = torch.fft.ifft2(torch.fft.ifftshift(spectrum[top : top + height, left : left + width]))
-    return like(image, small * (height * width / image.numel()))
+    old = image.shape[-2:]
+    height, width = (min(n, max(2, 2 * round((0.35 + 0.65 * keep) * n / 2))) for n in old)
+    spectrum = torch.fft.fftshift(torch.fft.fft2(image), (-2, -1))
+    top, left = old[0] // 2 - height // 2, old[1] // 2 - width // 2
+    window = spectrum[:, top : top + height, left : left + width]
+    small = torch.fft.ifft2(torch.fft.ifftshift(window, (-2, -1)))
+    return like(image, small * (height * width / old.numel()))
+
+
+def photographed_smaller(image: Tensor, probability: float, least: int, generator: torch.Generator) -> Tensor:
+    """A photograph (C, H, W) scaled down, antialiased, to no side below ``least`` pixels, with ``probability``.
+
+    Its compression goes with the pixels that are averaged.
+    """
+    draw, keep = torch.rand(2, generator=generator).tolist()
+    smallest = min(1.0, least / min(image.shape[-2:]))
+    if draw >= probability or smallest == 1:
+        return image
+    scale = smallest + (1 - smallest) * keep
+    size = [max(least, round(scale * n)) for n in image.shape[-2:]]
+    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
 def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zero the outer k-space of images (B, H, W), keeping 50 to 100 % an axis, with or without a soft edge."""
+    """Zero the outer k-space of images (B, C, H, W), keeping 50 to 100 % an axis, with or without a soft edge."""
     spectrum = torch.fft.fft2(images)
     for axis in (-2, -1):
         size = images.shape[axis]
@@ -132,7 +148,7 @@ def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
         edge = 0.01 + 0.3 * torch.rand(len(images), 1, generator=generator)
         frequency = 2 * torch.fft.fftfreq(size).abs()[None]
         window = ((keep - frequency) / (edge * keep)).clamp(0, 1)
-        spectrum = spectrum * (window[:, :, None] if axis == -2 else window[:, None, :])
+        spectrum = spectrum * (window[:, None, :, None] if axis == -2 else window[:, None, None, :])
     return like(images, torch.fft.ifft2(spectrum))
 
 

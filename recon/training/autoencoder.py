@@ -92,7 +92,9 @@ def statistics_images(config: AutoencoderTraining) -> tuple[list[Tensor], list[T
     """Every fourth training slice, or fewer of many, and all validation slices."""
 
     def load(sets: Sequence[ImageSet]) -> list[Tensor]:
-        return load_sets(config.root, sets, config.percentile, config.kspace_cache).images if sets else []
+        if not sets:
+            return []
+        return load_sets(config.root, sets, config.percentile, config.kspace_cache, config.colour).images
 
     images = load(config.sets)
     return images[:: max(4, len(images) // MOST_SEEN)], load(config.validation_sets)
@@ -116,13 +118,13 @@ def latent_statistics(
 
 @torch.no_grad()
 def round_trip(model: Autoencoder, images: Sequence[Tensor], complex_images: bool) -> float:
-    """PSNR (dB, peak 1) of the magnitude of ``decode(encode(x))``, whole slices (H, W) with smooth random phase.
+    """PSNR (dB, peak 1) of the magnitude of ``decode(encode(x))``, whole slices (C, H, W), complex ones with smooth random phase.
 
     What does not fill a whole latent at the end of an axis is left out.
     """
     generator, error = torch.Generator().manual_seed(1), []
     for _, group in groupby(images, key=lambda image: (image.shape, image.dtype)):
-        for image in torch.stack(list(group))[:, None].split(4):
+        for image in torch.stack(list(group)).split(4):
             height, width = (n - n % model.factor for n in image.shape[-2:])
             clean = as_network_input(image[..., :height, :width], complex_images, generator)
             back = model.decode(model.encode(clean))

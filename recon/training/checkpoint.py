@@ -104,7 +104,7 @@ def write_weights(
         "name": config.name,
         **{key: value for key, value in card.items() if key not in curve},
         "complex_images": config.complex_images,
-        "normalisation": f"magnitude scaled so that its {config.percentile} percentile is 1",
+        "normalisation": normalisation(config),
         "data": list(config.data),
         "citation": list(config.citation),
         "steps": step,
@@ -117,6 +117,13 @@ def write_weights(
     text = json.dumps(card, indent=1) + "\n"
     target = config.weights
     write_together({target: write_of(weights), target.with_suffix(".json"): write_of(text.encode())})
+
+
+def normalisation(config: Training) -> str:
+    """The scale of the images, in words."""
+    if config.percentile is None:
+        return "values as they are; those of pictures from 0 to 1"
+    return f"magnitude scaled so that its {config.percentile} percentile is 1"
 
 
 def as_bytes(tensors: Mapping[str, Tensor]) -> bytes:

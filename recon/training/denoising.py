@@ -58,7 +58,7 @@ def judges(
     found = []
     kind = config.complex_images if complex_images is None else complex_images
     for entry in config.validation_sets:
-        slices = load_sets(config.root, [entry], config.percentile, config.kspace_cache)
+        slices = load_sets(config.root, [entry], config.percentile, config.kspace_cache, config.colour)
         clean, generator = plain_views(slices.images, config.crop, kind)
         if encode is not None:
             with torch.no_grad():

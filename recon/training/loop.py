@@ -77,7 +77,7 @@ def take_steps(
     config: Training, network: nn.Module, loss: Loss, publish: Publish, team: Team, log: Log
 ) -> None:
     """Train until the training has its length, saving and publishing as it goes."""
-    slices = load_sets(config.root, config.sets, config.percentile, config.kspace_cache)
+    slices = load_sets(config.root, config.sets, config.percentile, config.kspace_cache, config.colour)
     run = Progress.of(network, config)
     if config.checkpoint.is_file():
         load_checkpoint(config.checkpoint, run)

@@ -27,7 +27,8 @@ class Training:
     ``data`` and ``validation``: sets, each the name of a file or folder relative to ``data_root``, or a mapping of
     `ImageSet`'s keys. ``init``: weights to go on from, by path or by the name they ship under.
     ``length``: ``{"minutes": m}`` or ``{"steps": n}``; the learning rate falls to zero over it.
-    ``complex_images``: train on (real, imaginary) channels with smooth random phase.
+    ``complex_images``: train on (real, imaginary) channels with smooth random phase. ``colour``: train on the red,
+    green and blue of pictures. ``percentile`` of the magnitude of each slice that becomes 1; null keeps the values.
     ``augment``: strengths of `augment.random_crops`, and ``shrink``, the probability of a smaller matrix
     (`augment.shrunk`). ``batch``: crops a step, of all processes together.
     ``precision`` of the matrix work: "float32", "bf16" or "fp16", with its loss scaled; the weights stay in float32.
@@ -44,8 +45,9 @@ class Training:
     cache: str | None = None
     init: str | None = None
     complex_images: bool = True
+    colour: bool = False
     citation: tuple[str, ...] = ()
-    percentile: float = 99.5
+    percentile: float | None = 99.5
     network: dict = field(default_factory=dict)
     augment: dict = field(default_factory=dict)
     batch: int = 8
@@ -78,8 +80,14 @@ class Training:
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{key} is {value!r}.", "It is a whole number above 0.")
-        if not is_number(self.percentile) or not 0 < self.percentile <= 100:
-            raise ConfigError(f"percentile is {self.percentile!r}.", "It is above 0 and at most 100.")
+        if self.percentile is not None and not (is_number(self.percentile) and 0 < self.percentile <= 100):
+            raise ConfigError(f"percentile is {self.percentile!r}.", "It is above 0 and at most 100, or null.")
+        if self.colour and self.complex_images:
+            raise ConfigError(
+                "colour and complex_images are both true.",
+                "Colours are real.",
+                "Set complex_images: false for photographs.",
+            )
         if not isinstance(self.augment, Mapping):
             raise ConfigError(f"augment is {self.augment!r}.", "It maps names to strengths.")
         refuse_unknown(self.augment, AUGMENTATIONS, "The augmentation")
@@ -98,8 +106,8 @@ class Training:
 
     @property
     def channels(self) -> int:
-        """Real channels of an image: 2 of a complex one."""
-        return 2 if self.complex_images else 1
+        """Real channels of an image: 2 of a complex one, 3 in colour."""
+        return 3 if self.colour else 2 if self.complex_images else 1
 
     @property
     def root(self) -> Path:

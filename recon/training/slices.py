@@ -23,18 +23,18 @@ from .sets import Columns, ImageSet, chosen
 class SliceSource:
     """What a set's file or folder holds: ``count`` slices, their ``columns``, and how those of given indices are read.
 
-    ``read(indices, percentile)`` gives images (H, W), float32 magnitudes or complex64, whose percentile is 1, or
-    nothing for one whose percentile is 0.
+    ``read(indices, percentile)`` gives images (1, H, W), float32 magnitudes or complex64, or photographs (3, H, W),
+    whose percentile is 1, or nothing for one whose percentile is 0; values as they are where percentile is None.
     """
 
     count: int
     columns: Columns
-    read: Callable[[np.ndarray, float], list[Tensor]]
+    read: Callable[[np.ndarray, float | None], list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices of any sizes, each (H, W), with the chance (N,) and the least noise level (N,) of each."""
+    """Slices of any sizes, each (1, H, W) or in colour (3, H, W), with the chance (N,) and the least noise level (N,) of each."""
 
     images: list[Tensor]
     chance: Tensor
@@ -45,13 +45,21 @@ class Slices:
         return torch.multinomial(self.chance, count, replacement=True, generator=generator).tolist()
 
 
-def load_sets(root: Path, sets: Sequence[ImageSet], percentile: float, cache: Path | None = None) -> Slices:
+def load_sets(
+    root: Path,
+    sets: Sequence[ImageSet],
+    percentile: float | None,
+    cache: Path | None = None,
+    colour: bool = False,
+) -> Slices:
     """All slices of the sets, each scaled so that the ``percentile`` of its magnitude is 1; empty ones are left out.
+
+    Without a percentile values stay as they are. In ``colour`` every set is a folder of pictures.
 
     ``cache``: folder for the images of k-space. Nothing is read before all sets are known to be there and
     to keep slices. Raises `ConfigError` for one that is not, `InputError` for files that cannot be used.
     """
-    sources = [open_source(root / entry.file, cache or root) for entry in sets]
+    sources = [open_source(root / entry.file, cache or root, colour) for entry in sets]
     plans = [chosen(entry, s.count, s.columns) for entry, s in zip(sets, sources, strict=True)]
     images, chances, floors = [], [], []
     for entry, source, (indices, chance) in zip(sets, sources, plans, strict=True):
@@ -67,8 +75,14 @@ def load_sets(root: Path, sets: Sequence[ImageSet], percentile: float, cache: Pa
     return Slices(images, torch.cat(chances), torch.cat(floors))
 
 
-def open_source(path: Path, cache: Path) -> SliceSource:
+def open_source(path: Path, cache: Path, colour: bool = False) -> SliceSource:
     """What is at ``path``, of which only names and sizes are read; raises `ConfigError` and `InputError`."""
+    if colour and path.exists() and not (path.is_dir() and files_in(path, PICTURES)):
+        raise ConfigError(
+            f"The training set {path} has no colours.",
+            "The training says colour: true, and only pictures have them.",
+            "Name a folder of pictures, or set colour: false.",
+        )
     if path.is_dir():
         pictures, scans = files_in(path, PICTURES), files_in(path, HDF5)
         if bool(pictures) == bool(scans):
@@ -77,7 +91,7 @@ def open_source(path: Path, cache: Path) -> SliceSource:
                 "A folder is a set of pictures, or of HDF5 files of k-space.",
                 "Give each kind a folder of its own." if scans else "Name the folder that holds the files.",
             )
-        return kspace_source(scans, cache) if scans else picture_source(pictures)
+        return kspace_source(scans, cache) if scans else picture_source(pictures, colour)
     if path.suffix.lower() in HDF5 and path.is_file():
         return kspace_source([path], cache)
     if path.is_file():
@@ -93,17 +107,18 @@ def stack_source(path: Path) -> SliceSource:
     count, store = stack_shape(path)[0], NpzStore(path)
     columns = {name: partial(store.fetch, name) for name in store.entries() if name != STACK}
 
-    def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
-        return [scaled(image, percentile) for image in read_stack(path)[indices]]
+    def read(indices: np.ndarray, percentile: float | None) -> list[Tensor]:
+        return [scaled(image[None], percentile) for image in read_stack(path)[indices]]
 
     return SliceSource(count, columns, read)
 
 
-def picture_source(files: Sequence[Path]) -> SliceSource:
-    """Pictures, as magnitudes."""
+def picture_source(files: Sequence[Path], colour: bool) -> SliceSource:
+    """Pictures, in colour or as magnitudes."""
 
-    def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
-        return [scaled(torch.from_numpy(read_picture(files[index])), percentile) for index in indices]
+    def read(indices: np.ndarray, percentile: float | None) -> list[Tensor]:
+        pictures = (torch.from_numpy(read_picture(files[index], colour)) for index in indices)
+        return [scaled(picture if colour else picture[None], percentile) for picture in pictures]
 
     return SliceSource(len(files), {"subject": lambda: np.array([file.stem for file in files])}, read)
 
@@ -112,13 +127,16 @@ def kspace_source(files: Sequence[Path], cache: Path) -> SliceSource:
     """Fully sampled k-space, as coil-combined complex images."""
     scans = KSpaceScans(files, cache)
 
-    def read(indices: np.ndarray, percentile: float) -> list[Tensor]:
-        return scans.images(indices, lambda image: scaled(image, percentile), f"percentile {percentile}")
+    def read(indices: np.ndarray, percentile: float | None) -> list[Tensor]:
+        found = scans.images(indices, lambda image: scaled(image, percentile), f"percentile {percentile}")
+        return [image[None] for image in found]
 
     return SliceSource(scans.count, scans.columns, read)
 
 
-def scaled(image: Tensor, percentile: float) -> Tensor:
-    """The image over the percentile of its magnitude; without pixels where that is 0."""
+def scaled(image: Tensor, percentile: float | None) -> Tensor:
+    """The image over the percentile of its magnitude, if there is one; without pixels where that is 0."""
+    if percentile is None:
+        return image
     top = torch.from_numpy(np.quantile(image.abs().numpy(), [percentile / 100])).float()
-    return image / top if top > 0 else image[:0]
+    return image / top if top > 0 else image[..., :0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .augment import random_crops, shrunk, with_random_phase
+from .augment import photographed_smaller, random_crops, shrunk, with_random_phase
 from .settings import SHRINK, Training
 
 PLAIN = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
@@ -19,22 +19,26 @@ def as_channels(image: Tensor) -> Tensor:
 
 
 def as_network_input(crops: Tensor, complex_images: bool, generator: torch.Generator) -> Tensor:
-    """Crops (B, 1, H, W) as channels (B, C, H, W): complex with smooth random phase, or magnitudes."""
+    """Crops as channels (B, C, H, W): of (B, 1, H, W) complex with smooth random phase, or magnitudes; colours stay."""
     if complex_images:
         return as_channels(with_random_phase(crops, generator))
     return crops.abs() if crops.is_complex() else crops
 
 
 def augmented_view(image: Tensor, config: Training, generator: torch.Generator) -> Tensor:
-    """One augmented crop of an image (H, W), as network channels (C, crop, crop)."""
+    """One augmented crop of an image (1, H, W) or a photograph (3, H, W), as network channels (C, crop, crop)."""
     options = {"shrink": SHRINK, **config.augment}
-    image = shrunk(image, options.pop("shrink"), generator)
+    smaller = options.pop("shrink")
+    if config.colour:
+        image = photographed_smaller(image, smaller, config.crop, generator)
+    else:
+        image = shrunk(image, smaller, generator)
     crops = random_crops(image[None], config.crop, generator, **options)
     return as_network_input(crops, config.complex_images, generator)[0]
 
 
 def plain_views(images: Sequence[Tensor], crop: int, complex_images: bool) -> tuple[Tensor, torch.Generator]:
-    """One crop of each image (H, W), not augmented but for its phase, always the same (B, C, crop, crop).
+    """One crop of each image (C, H, W), not augmented but for its phase, always the same (B, C, crop, crop).
 
     Also returns the generator as it then is, for further draws that are always the same.
     """
@@ -42,7 +46,7 @@ def plain_views(images: Sequence[Tensor], crop: int, complex_images: bool) -> tu
     sizes = [(image.shape, image.dtype) for image in images]
     out = torch.empty(
         len(images),
-        1,
+        images[0].shape[0],
         crop,
         crop,
         dtype=torch.complex64 if any(map(torch.is_complex, images)) else torch.float32,
