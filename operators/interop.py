@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from .base import Linear
 from .errors import OperatorError
+from .per_image import PerImage
 from .physics import physics_class, to_precision
 
 
@@ -19,11 +21,13 @@ def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
     with k-space (B, coils, H, W); either shape is accepted as ``domain``. Stacked measurements become
     one vector a row. Noise is left out. The physics is cloned, then never changed: later changes to
     the original do not show. Data are converted to the precision of the physics and back; build the
-    physics in float64 for float64 results.
+    physics in float64 for float64 results. A physics with one mask, filter or set of maps for each of n
+    images becomes a `PerImage` of n operators.
 
     Two things are measured here once: where its adjoint is not that of its ``A``, autograd's takes its
     place, and where it does not take a batch, rows go one at a time. Raises `OperatorError` for a
-    physics that is not linear, not of this size, or whose ``A`` even autograd transposes wrongly.
+    physics that is not linear, not of this size, for n images in a way that does not come apart, or whose ``A``
+    even autograd transposes wrongly.
     """
     from deepinv.physics import LinearPhysics
     from deepinv.utils.mixins import MRIMixin
@@ -40,7 +44,59 @@ def from_deepinv(physics: Any, domain: tuple[int, ...]) -> Linear:
     domain = tuple(domain)
     if as_complex and domain[0] == 2:
         domain = (1, *domain[1:])
-    return FromDeepinv(physics, domain, as_complex)
+    images = images_of(physics, (2, *domain[1:]) if as_complex else domain)
+    if images == 1:
+        return FromDeepinv(physics, domain, as_complex)
+    parts = tuple(FromDeepinv(part, domain, as_complex) for part in one_by_one(physics, images))
+    together, probe = (
+        copy(parts[0]),
+        parts[0]._probe(parts[0]._zeros(images, parts[0].dtype, parts[0].device)),
+    )
+    together.physics = physics.clone()
+    if not close(PerImage(parts).forward(probe), together._forward(probe)):
+        raise OperatorError(
+            f"{type(physics).__name__} is for {images} images.",
+            "Cut along their first axis, its parameters do not give the same measurements.",
+            "Give one physics for each image: PerImage((from_deepinv(first, domain), from_deepinv(second, domain))).",
+        )
+    return PerImage(parts)
+
+
+def images_of(physics: Any, shape: tuple[int, ...]) -> int:
+    """How many images of ``shape`` a physics is for: n where its parameters have an entry for each, else 1."""
+    lengths = {len(t) for t in (*physics.buffers(), *physics.parameters()) if t.ndim > 1}
+    for images in sorted({1} | lengths):
+        if measured_rows(physics, images, shape) == images:
+            return images
+    return 1
+
+
+def measured_rows(physics: Any, images: int, shape: tuple[int, ...]) -> int | None:
+    """The rows of what a physics measures of ``images`` zero images; None where it does not take that many."""
+    numbers = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point()]
+    like = numbers[0] if numbers else torch.zeros(())
+    try:
+        y = physics.clone().A(torch.zeros(images, *shape, dtype=like.dtype, device=like.device))
+        return len(y if isinstance(y, Tensor) else y[0])
+    except Exception:
+        return None
+
+
+def one_by_one(physics: Any, images: int) -> list[Any]:
+    """A physics for several images as one for each: what has a first axis of ``images`` is cut along it."""
+    parts = [physics.clone() for _ in range(images)]
+    for index, part in enumerate(parts):
+        for module in part.modules():
+            for held in (module._buffers, module._parameters):
+                for name, value in held.items():
+                    if value is not None and value.ndim > 1 and len(value) == images:
+                        cut = value.detach()[index : index + 1].clone()
+                        held[name] = (
+                            torch.nn.Parameter(cut, value.requires_grad)
+                            if held is module._parameters
+                            else cut
+                        )
+    return parts
 
 
 class FromDeepinv(Linear):
@@ -59,6 +115,12 @@ class FromDeepinv(Linear):
                 f"It says: {error}",
                 "Give the domain of its images, without the batch axis.",
             ) from error
+        if len(y) != len(x):
+            raise OperatorError(
+                f"{type(physics).__name__}.A measured one image and returned {len(y) // len(x)}.",
+                "It has parameters for several images, which cannot be told apart here.",
+                "Give one physics for each image: PerImage((from_deepinv(first, domain), from_deepinv(second, domain))).",
+            )
         self.batched = self._takes_batches(x, y)
         if not self.batched:
             self.physics = physics.clone()  # what fails may leave the parameters of the physics changed

@@ -141,11 +141,42 @@ def vp_scale(sigma: float) -> float:
     return 1 / math.sqrt(1 + sigma**2)
 
 
+def prediction(answer: Any, x: Tensor) -> Tensor:
+    """The prediction in what a network returned for x (rows, C, ...), of the shape of x.
+
+    It is ``answer`` itself, its ``sample``, or the first part of a tuple or list; of twice the channels, C of a
+    mean and C of a learned variance, the mean's. Raises `ConfigError` for what is none of these.
+    """
+    found = answer
+    if isinstance(answer, tuple | list):
+        found = answer[0] if answer else None
+    elif not isinstance(answer, Tensor):
+        found = answer.get("sample") if isinstance(answer, Mapping) else getattr(answer, "sample", None)
+    if not isinstance(found, Tensor):
+        raise ConfigError(
+            f"The network returned a {type(answer).__name__} where a prediction is wanted.",
+            "That is a tensor, an object with a tensor named sample, or a tuple that begins with one.",
+            "Wrap the network in a function that returns the tensor.",
+        )
+    if found.ndim == x.ndim > 1 and found.shape[1] == 2 * x.shape[1] > 0:
+        found = found[:, : x.shape[1]]
+    if found.shape != x.shape:
+        raise ConfigError(
+            f"The network was given {tuple(x.shape)} and returned {tuple(found.shape)}.",
+            "A prediction has the shape of the state, or twice its channels where a variance is learned as well.",
+            "Take a network for images of this many channels, or an operator on images of the network's.",
+        )
+    return found
+
+
 def from_eps(network, label: Callable[[float], float], scale=vp_scale, **about) -> Prior:
-    """``D = x - sigma e(a x, label)``: a network that predicts the noise; ``scale`` is a(sigma)."""
+    """``D = x - sigma e(a x, label)``: a network that predicts the noise; ``scale`` is a(sigma).
+
+    The network may return whatever `prediction` takes, here and in `from_v`, `from_x0` and `from_flow`.
+    """
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        return x - sigma * network(scale(sigma) * x, row_label(label(sigma), x))
+        return x - sigma * prediction(network(scale(sigma) * x, row_label(label(sigma), x)), x)
 
     return Prior(denoise, **about)
 
@@ -155,7 +186,7 @@ def from_v(network, label: Callable[[float], float], scale=vp_scale, **about) ->
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         a = scale(sigma)
-        v = network(a * x, row_label(label(sigma), x))
+        v = prediction(network(a * x, row_label(label(sigma), x)), x)
         return (a * a * x - a * sigma * v) / (a * a * (1 + sigma**2))
 
     return Prior(denoise, **about)
@@ -165,7 +196,7 @@ def from_x0(network, label: Callable[[float], float], scale=vp_scale, **about) -
     """``D = network(a x, label)``: a network that predicts the clean image."""
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        return network(scale(sigma) * x, row_label(label(sigma), x))
+        return prediction(network(scale(sigma) * x, row_label(label(sigma), x)), x)
 
     return Prior(denoise, **about)
 
@@ -176,7 +207,7 @@ def from_flow(velocity, **about) -> Prior:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         t = sigma / (1 + sigma)
         z = (1 - t) * x
-        return z - t * velocity(z, row_label(t, x))
+        return z - t * prediction(velocity(z, row_label(t, x)), x)
 
     return Prior(denoise, **about)
 

@@ -221,3 +221,64 @@ def test_our_parameters_cannot_be_updated_through_theirs():
 def test_deepinv_is_not_imported_before_it_is_asked_for():
     code = "import sys, operators; sys.exit('deepinv' in sys.modules or 'recon' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# --- one physics for several images -------------------------------------------------------------------------
+
+BATCHED = {
+    "Inpainting": (lambda p, n: p.Inpainting((1, 8, 6), mask=(randn(n, 1, 8, 6) > 0).float()), (1, 8, 6)),
+    "MRI": (lambda p, n: p.MRI(mask=(randn(n, 1, 8, 6) > 0).float(), img_size=(2, 8, 6)), (2, 8, 6)),
+    "MultiCoilMRI": (
+        lambda p, n: p.MultiCoilMRI(mask=MASK, coil_maps=randn(n, 3, 8, 6, dtype=torch.complex64)),
+        (2, 8, 6),
+    ),
+    "BlurFFT": (lambda p, n: p.BlurFFT((1, 8, 6), filter=randn(n, 1, 3, 3).abs()), (1, 8, 6)),
+    "Blur": (lambda p, n: p.Blur(filter=randn(n, 1, 3, 3).abs(), padding="valid"), (2, 8, 6)),
+}
+
+
+@pytest.mark.parametrize("images", [2, 3])
+@pytest.mark.parametrize("name", BATCHED)
+def test_one_mask_or_filter_for_each_image_is_an_operator_for_each(name, images):
+    """Against the physics itself, on as many images as it is for; each has rows of its own, its adjoint too."""
+    import deepinv.physics
+
+    make, domain = BATCHED[name]
+    whole = make(deepinv.physics, images)
+    A = op.from_deepinv(whole, domain)
+    assert isinstance(A, op.PerImage) and A.images == images
+    x = randn(images, *domain, seed=3)
+    theirs = whole.A(x)
+    ours = A(torch.complex(x[:, 0], x[:, 1])[:, None] if A.complex_domain else x)
+    if A.complex_domain:
+        ours = torch.view_as_real(ours).movedim(-1, 1)
+        ours = ours if name == "MultiCoilMRI" else ours[:, :, 0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    image = torch.randn(2 * images, *A.domain, dtype=torch.complex64 if A.complex_domain else torch.float32)
+    y = torch.randn_like(A(image))
+    left, right = ((a.conj() * b).real.sum() for a, b in ((A(image), y), (image, A.adjoint(y))))
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+def test_a_physics_for_several_images_that_cannot_be_taken_apart_is_refused():
+    import deepinv.physics as p
+
+    masked = [p.Inpainting((1, 8, 6), mask=(randn(3, 1, 8, 6, seed=s) > 0).float()) for s in (1, 2)]
+    with pytest.raises(op.OperatorError, match="PerImage"):
+        op.from_deepinv(p.stack(*masked), (1, 8, 6))
+
+    class Mixed(p.LinearPhysics):
+        """Each row is multiplied by the sum of all weights so far."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weights", torch.arange(1.0, 4.0)[:, None])
+
+        def A(self, x, **_):
+            return x * self.weights.cumsum(0)[:, :, None, None]
+
+        def A_adjoint(self, y, **_):
+            return self.A(y)
+
+    with pytest.raises(op.OperatorError, match="do not give the same measurements"):
+        op.from_deepinv(Mixed(), (1, 8, 6))

@@ -93,6 +93,56 @@ def test_parametrisations_are_one_denoiser(kind, scale, sigma):
     )
 
 
+class Answer:
+    def __init__(self, sample):
+        self.sample = sample
+
+
+ANSWERS = {
+    "an object": Answer,
+    "a mapping": lambda t: {"sample": t},
+    "a tuple": lambda t: (t,),
+    "a variance": lambda t: torch.cat([t, torch.full_like(t, 7.0)], 1),
+    "an object and a variance": lambda t: Answer(torch.cat([t, torch.full_like(t, 7.0)], 1)),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["eps", "v", "x0", "flow"])
+def test_what_a_network_may_return(kind, channels, answer):
+    """An object with ``sample``, or twice the channels, gives what the bare prediction gives."""
+
+    def make(network):
+        return from_flow(network) if kind == "flow" else KINDS[kind](network, math.log)
+
+    def bare(z, label):
+        return torch.sin(3 * z) + label[:, None, None, None]
+
+    x = random(2, channels, 4, 5)
+    wrapped = make(lambda z, label: ANSWERS[answer](bare(z, label)))
+    torch.testing.assert_close(wrapped(x, 0.7), make(bare)(x, 0.7), rtol=0, atol=0)
+
+
+KINDS = {"eps": from_eps, "v": from_v, "x0": from_x0}
+
+
+@pytest.mark.parametrize(
+    "network, said",
+    [
+        (lambda z, t: z.repeat(1, 3, 1, 1), "returned (2, 3, 4, 5)"),
+        (lambda z, t: z[..., 1:], "returned (2, 1, 4, 4)"),
+        (lambda z, t: None, "returned a NoneType"),
+        (lambda z, t: torch.distributions.Normal(0, 1), "returned a Normal"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["eps", "v", "x0", "flow"])
+def test_what_a_network_may_not_return(kind, network, said):
+    prior = from_flow(network) if kind == "flow" else KINDS[kind](network, math.log)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        prior(random(2, 1, 4, 5), 0.7)
+
+
 def test_vp_scale():
     a, sigma = vp_scale(1.7), 1.7
     assert a * a + (a * sigma) ** 2 == pytest.approx(1, rel=1e-15)
