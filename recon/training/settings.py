@@ -81,7 +81,9 @@ class Training:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{key} is {value!r}.", "It is a whole number above 0.")
         if self.percentile is not None and not (is_number(self.percentile) and 0 < self.percentile <= 100):
-            raise ConfigError(f"percentile is {self.percentile!r}.", "It is above 0 and at most 100, or null.")
+            raise ConfigError(
+                f"percentile is {self.percentile!r}.", "It is above 0 and at most 100, or null."
+            )
         if self.colour and self.complex_images:
             raise ConfigError(
                 "colour and complex_images are both true.",

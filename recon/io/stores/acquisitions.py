@@ -88,10 +88,47 @@ class Acquisitions:
         An acquisition has ``data`` (coils, samples) complex64 and ``traj`` (samples, dimensions) float32, no columns
         where it has no trajectory. Raises `InputError`, or what h5py raises, where the file is damaged.
         """
-        indices = [int(i) for i in indices]
         made = ismrmrd_library().file.Acquisitions.from_numpy
         with h5py.File(self.path, "r") as file:
             data = dataset_in(file, f"{self.group}/data", self.path)
-            for start in range(0, len(indices), TOGETHER):
-                some = indices[start : start + TOGETHER]
-                yield from zip(some, map(made, data[some]), strict=True)
+            for some in in_parts(indices):
+                rows = data[some]
+                self._refuse_lengths(some, rows["traj"], rows["data"])
+                yield from zip(some, map(made, rows), strict=True)
+
+    def trajectories(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """(samples, dimensions) float32 of each of the increasing ``indices``, without reading their data; raises as `read`."""
+        found = []
+        with h5py.File(self.path, "r") as file:
+            data = dataset_in(file, f"{self.group}/data", self.path)
+            for some in in_parts(indices):
+                rows = data.fields("traj")[some]
+                self._refuse_lengths(some, rows)
+                shapes = self.heads[["number_of_samples", "trajectory_dimensions"]][some]
+                found += [row.reshape(tuple(shape)) for row, shape in zip(rows, shapes, strict=True)]
+        return found
+
+    def _refuse_lengths(self, indices: list[int], places: np.ndarray, data: np.ndarray | None = None) -> None:
+        """Raises `InputError` for readouts of another length than their headers say: their trajectory, their ``data``."""
+        for place, index in enumerate(indices):
+            head = self.heads[index]
+            samples, dimensions = int(head["number_of_samples"]), int(head["trajectory_dimensions"])
+            if len(places[place]) != samples * dimensions:
+                raise InputError(
+                    f"{self.path}: the trajectory of readout {index} is of another length than its data.",
+                    f"It has {len(places[place])} numbers, {dimensions} for each of {samples} samples.",
+                    "Write one place for each sample, those to be discarded included.",
+                )
+            if data is not None and len(data[place]) != 2 * samples * int(head["active_channels"]):
+                raise InputError(
+                    f"{self.path}: readout {index} has {len(data[place]) // 2} numbers.",
+                    f"Its header says {samples} samples of {head['active_channels']} coils.",
+                    "Convert the raw data again.",
+                )
+
+
+def in_parts(indices: Iterable[int]) -> Iterator[list[int]]:
+    """``indices``, `TOGETHER` at a time."""
+    every = [int(i) for i in indices]
+    for start in range(0, len(every), TOGETHER):
+        yield every[start : start + TOGETHER]

@@ -39,29 +39,33 @@ class Encoding:
     @classmethod
     def of(cls, header: Header, path: Path) -> Encoding:
         """The encoding of a header; raises `InputError` for one without an encoded matrix."""
-        encoded, recon = header.encoded, header.recon or header.encoded
-        if encoded is None or recon is None:
-            raise InputError(
-                f"{path}: its ISMRMRD header gives no encoded matrix.",
-                "Without it nobody knows where a readout lies in k-space.",
-                "Add encodedSpace/matrixSize to the header.",
-            )
-        if encoded.fov and recon.fov:
-            shares = [min(1.0, r / e) for r, e in zip(recon.fov, encoded.fov, strict=True)]
-        else:
-            shares = [min(1.0, r / e) for r, e in zip(recon.matrix, encoded.matrix, strict=True)]
-        height, width, planes = (max(1, round(n * s)) for n, s in zip(encoded.matrix, shares, strict=True))
+        encoded, recon = spaces(header, path)
+        height, width, planes = kept(encoded.matrix, encoded, recon)
         finer = [recon.matrix[0] / height, recon.matrix[1] / width]
         grown = [f / min(finer) if f / min(finer) > SQUARE else 1.0 for f in finer]
         size = (round(height * grown[0]), round(encoded.matrix[1] * grown[1]))
         image = (size[0], min(round(width * grown[1]), size[1]), planes)
-        centers = (header.lines.center, header.partitions.center)
-        center = [n // 2 if c is None else c for n, c in zip(encoded.matrix[1:], centers, strict=True)]
         pixel = None
         if encoded.fov:
             x, y, z = encoded.fov
             pixel = (x * height / encoded.matrix[0] / size[0], y / size[1], z / encoded.matrix[2])
-        return cls(encoded.matrix, image, size, height, (center[0], center[1]), pixel, min(finer))
+        return cls(encoded.matrix, image, size, height, centers(header, encoded), pixel, min(finer))
+
+    @classmethod
+    def along_trajectory(cls, header: Header, path: Path) -> Encoding:
+        """That of readouts along a trajectory, whose pixels are square: as wide as the encoded matrix has them in its
+        readout, since some files count readouts in its other number. Raises as `of`."""
+        encoded, recon = spaces(header, path)
+        x, y, z = encoded.matrix
+        pixel = None
+        if encoded.fov:
+            side = encoded.fov[0] / x
+            pixel, y = (side, side, encoded.fov[2] / z), max(1, round(encoded.fov[1] / side))
+        elif header.recon is not None:
+            y = recon.matrix[1]
+        image = kept((x, y, z), encoded, recon)
+        finer = min(recon.matrix[0] / image[0], recon.matrix[1] / image[1])
+        return cls((x, y, z), image, image[:2], image[0], centers(header, encoded), pixel, finer)
 
     def header(self, stored: Header) -> Header:
         """The header of the k-space that is made, for a file whose own is ``stored``."""
@@ -99,6 +103,17 @@ class Encoding:
             )
         return low + shift, samples[:, low:high], line, partition
 
+    def partition(self, readout: Any, path: Path) -> int:
+        """The partition of a readout in the encoded matrix; raises `InputError` for one outside of it."""
+        partition = self.matrix[2] // 2 + readout.idx.kspace_encode_step_2 - self.center[1]
+        if not 0 <= partition < self.matrix[2]:
+            raise InputError(
+                f"{path}: readout {readout.scan_counter} does not fit the encoded matrix of its header.",
+                f"Its partition {readout.idx.kspace_encode_step_2} leaves {self.matrix[2]} partitions around {self.center[1]}.",
+                "Correct encodedSpace and encodingLimits in the header, or convert the raw data again.",
+            )
+        return partition
+
     def reduced(self, kspace: np.ndarray, sampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """k-space (coils, X, Y) and where it was sampled (X, Y), encoded, as ones of ``size``.
 
@@ -111,6 +126,34 @@ class Encoding:
         kspace, sampled = (enlarged(array, self.size) for array in (kspace, sampled))
         kspace *= sampled
         return kspace, sampled
+
+
+def spaces(header: Header, path: Path) -> tuple[Grid, Grid]:
+    """The encoded space and that of the image, the encoded one again where the header has none; raises `InputError`."""
+    if header.encoded is None:
+        raise InputError(
+            f"{path}: its ISMRMRD header gives no encoded matrix.",
+            "Without it nobody knows where a readout lies in k-space.",
+            "Add encodedSpace/matrixSize to the header.",
+        )
+    return header.encoded, header.recon or header.encoded
+
+
+def kept(matrix: tuple[int, int, int], encoded: Grid, recon: Grid) -> tuple[int, int, int]:
+    """What the image keeps of the encoded ``matrix``: the share of its field of view, else of its matrix."""
+    if encoded.fov and recon.fov:
+        shares = [min(1.0, r / e) for r, e in zip(recon.fov, encoded.fov, strict=True)]
+    else:
+        shares = [min(1.0, r / e) for r, e in zip(recon.matrix, matrix, strict=True)]
+    height, width, planes = (max(1, round(n * s)) for n, s in zip(matrix, shares, strict=True))
+    return height, width, planes
+
+
+def centers(header: Header, encoded: Grid) -> tuple[int, int]:
+    """The counters of line and partition at the zero frequency: the middle, where the header does not say."""
+    found = (header.lines.center, header.partitions.center)
+    line, partition = (n // 2 if c is None else c for n, c in zip(encoded.matrix[1:], found, strict=True))
+    return line, partition
 
 
 def rows_left(sampled: np.ndarray, rows: int) -> np.ndarray:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 from ...errors import InputError
 
 SPACE = "{http://www.ismrm.org/ISMRMRD}"
-CARTESIAN = ("", "cartesian", "epi", "other")
+CARTESIAN = ("cartesian", "epi")
+EITHER = ("", "other")  # Cartesian where the readouts carry no trajectory
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ISMRMRD raw data: readouts sorted into the Cartesian k-space of slices."""
+"""ISMRMRD raw data: readouts sorted into the k-space of slices, Cartesian or along the trajectories that they carry."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from ...errors import InputError
 from .acquisitions import Acquisitions
+from .along import AlongTrajectory
 from .base import ArrayInfo, Store, listed, refuse_more_than_memory
 from .encoding import Encoding
 from .fastmri import HDF5Store, xml_in
 from .geometry import Geometry
-from .header import CARTESIAN, Header
+from .header import CARTESIAN, EITHER, Header
 from .partitions import planes_of_volume
 
 COUNTERS = ("set", "repetition", "phase", "contrast", "slice")  # of images, the slowest first
@@ -33,7 +34,8 @@ class ISMRMRDStore(Store):
     ``kspace`` is (images, coils, H, W): an image for each slice, contrast, cardiac phase, repetition and set, the
     slice counted fastest, then in this order. Readouts of one line are averaged; those played backwards are turned;
     noise scans, navigators, phase correction and dummies are left out. Of a volume with two phase encodings the slices
-    are those of `planes_of_volume`. Sizes: `Encoding`. Source: Inati et al., MRM 77:411 (2017).
+    are those of `planes_of_volume`. Sizes: `Encoding`. Where the readouts carry a trajectory, ``kspace`` is (images, coils,
+    readouts, samples) and there is a ``trajectory`` beside it, see `AlongTrajectory`. Source: Inati et al., MRM 77:411 (2017).
     """
 
     format: ClassVar[str] = "ISMRMRD"
@@ -64,7 +66,31 @@ class ISMRMRDStore(Store):
     @cached_property
     def encoding(self) -> Encoding:
         """Sizes and places of the k-space that is made."""
-        return Encoding.of(self.stored_header, self.path)
+        made = Encoding.along_trajectory if self.non_cartesian else Encoding.of
+        return made(self.stored_header, self.path)
+
+    @cached_property
+    def non_cartesian(self) -> bool:
+        """Whether samples lie along the trajectories that the readouts carry; raises `InputError` where some have none."""
+        kind = self.stored_header.trajectory
+        carried = self.acquisitions.heads["trajectory_dimensions"][np.concatenate(self.images)] > 1
+        if kind in CARTESIAN or (kind in EITHER and not carried.any()):
+            return False
+        if not carried.all():
+            raise InputError(
+                f"{self.path} has the trajectory {kind or 'of its readouts'}, and {int((~carried).sum())} of its "
+                f"{len(carried)} readouts do not say where their samples lie.",
+                "A file of ISMRMRD keeps two or three numbers for each sample, which are missing there.",
+                "Convert the raw data again with their trajectory, or store k-space and trajectory in an npz file.",
+            )
+        return True
+
+    @cached_property
+    def along(self) -> AlongTrajectory | None:
+        """The readouts with their trajectories; None where samples lie on a Cartesian grid."""
+        if not self.non_cartesian:
+            return None
+        return AlongTrajectory(self.acquisitions, self.images, self.encoding)
 
     @cached_property
     def images(self) -> list[np.ndarray]:
@@ -82,20 +108,35 @@ class ISMRMRDStore(Store):
         return self.encoding.image[2]
 
     def entries(self) -> dict[str, ArrayInfo]:
-        size = (len(self.images) * self.planes, self.coils, *self.encoding.size)
-        return {"kspace": ArrayInfo(size, np.dtype(np.complex64))}
+        count, kind = len(self.images) * self.planes, np.dtype(np.complex64)
+        if self.along is None:
+            return {"kspace": ArrayInfo((count, self.coils, *self.encoding.size), kind)}
+        with self.reading():
+            shape, places = self.along.shape, self.along.points
+        return {
+            "kspace": ArrayInfo((count, *shape), kind),
+            "trajectory": ArrayInfo(places.shape, places.dtype),
+        }
 
     def fetch(self, name: str, index: int | None = None) -> np.ndarray:
+        if name == "trajectory" and self.along is not None:
+            with self.reading():
+                return self.along.points if index is None else self.along.points[index]
         count = len(self.images) * self.planes
         if index is None:
             refuse_more_than_memory(self.entries()["kspace"].shape, np.dtype(np.complex64))
             return np.stack([self.fetch(name, i) for i in range(count)])
         with self.reading():
             image, plane = divmod(index, self.planes)
-            return self._volume(self.images[image])[plane]
+            return self._volume(self.images[image], image)[plane]
 
     def calibration(self, index: int) -> np.ndarray | None:
-        """Of a calibration scan of its own; else of all repetitions, where they take turns with their lines."""
+        """Of a calibration scan of its own; else of all repetitions, where they take turns with their lines.
+
+        None along a trajectory.
+        """
+        if self.along is not None:
+            return None
         image, plane = divmod(index, self.planes)
         counters, own = self.acquisitions.heads["idx"], self.images[image]
         chosen = self._sorted.calibration
@@ -155,12 +196,22 @@ class ISMRMRDStore(Store):
         told["readouts"] = f"{len(np.concatenate(self.images))} of images, {noise} of noise" + (
             f", {calibration} of a calibration scan, of {len(heads)}" if calibration else f", of {len(heads)}"
         )
+        if self.along is not None:
+            with self.reading():
+                told["units of the trajectory"] = self.along.unit[0]
         return told
 
     def notes(self) -> list[str]:
         notes = list(self._sorted.notes)
         used = np.concatenate(self.images)
-        if self.acquisitions.flagged("ACQ_IS_REVERSE")[used].any():
+        carried = self.acquisitions.heads["trajectory_dimensions"][used] > 0
+        if self.along is not None:
+            with self.reading():
+                notes += self.along.notes
+        elif carried.any():
+            kind = self.stored_header.trajectory or "no trajectory"
+            notes.append(f"The header says {kind}: the trajectories that readouts carry are not used.")
+        if self.along is None and self.acquisitions.flagged("ACQ_IS_REVERSE")[used].any():
             notes.append(
                 "Some readouts were played backwards (EPI): they are turned, but not corrected for the ghosts of delays."
             )
@@ -184,12 +235,6 @@ class ISMRMRDStore(Store):
         """The readouts of each image or volume, those of a calibration scan, and what is to be said of the others."""
         imaging, heads, notes = self.acquisitions.imaging, self.acquisitions.heads, []
         refuse_without_images(self, imaging)
-        if self.stored_header.trajectory not in CARTESIAN:
-            raise InputError(
-                f"{self.path} has the trajectory {self.stored_header.trajectory}.",
-                "Its samples do not lie on a Cartesian grid.",
-                "Grid them first.",
-            )
         if self.stored_header.multiband > 1:
             raise InputError(
                 f"{self.path} has {self.stored_header.multiband} slices in each readout (multiband).",
@@ -225,13 +270,16 @@ class ISMRMRDStore(Store):
     def _kept(self) -> dict[bytes, np.ndarray]:
         return {}
 
-    def _volume(self, indices: np.ndarray) -> np.ndarray:
-        """(planes, coils, H, W) of the readouts ``indices``; the last volumes are kept."""
+    def _volume(self, indices: np.ndarray, image: int | None = None) -> np.ndarray:
+        """(planes, coils, H, W) of the readouts ``indices``, those of an ``image``; the last volumes are kept."""
         key = indices.tobytes()
         if key not in self._kept:
             while len(self._kept) >= KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = self._assembled(indices)
+            if image is None or self.along is None:
+                self._kept[key] = self._assembled(indices)
+            else:
+                self._kept[key] = self.along.kspace(image)
         return self._kept[key] if self.planes > 1 else self._kept.pop(key)
 
     def _assembled(self, indices: np.ndarray) -> np.ndarray:
