@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from operators.maps.espirit import espirit
 from operators.mri import MRI
 from operators.per_image import PerImage
 
+from .errors import InputError
 from .intervals import magnitude_interval
 from .priors import Prior, about
 from .problem import Problem
@@ -113,7 +115,8 @@ def normalise(
     """``y = M kspace``; maps by ESPIRiT from its centre unless given, noise from its periphery, scale from CG-SENSE.
 
     kspace (coils, H, W) complex; mask (W,) or (H, W), true where sampled; maps (sets, coils, H, W). ``calibration``
-    (coils, H, W) is k-space of another scan, zero where not measured, that the maps are estimated from instead.
+    (coils, H, W) is k-space of another scan, zero where not measured, that the maps are estimated from instead. Raises
+    `InputError` where the maps see no object.
     """
     mask = torch.as_tensor(mask, device=kspace.device).expand(kspace.shape[-2:])
     y = kspace * mask
@@ -132,7 +135,7 @@ def normalise(
     else:
         A = MRI(mask.to(kspace.real.dtype))
     sense = cg_sense(A, y[None])
-    scale = float(torch.quantile(rss(sense)[0].flatten().float(), 0.995))
+    scale = scale_of(sense, index)
     noise = max(sigma_y / scale, recipe.sigma_floor)
     start = {"noise": torch.zeros_like, "cg-sense": torch.clone, "zero-filled": lambda _: A.adjoint(y[None])}
     return Normalised(
@@ -145,6 +148,19 @@ def normalise(
         maps,
         rss(ifft2c(y)),
     )
+
+
+def scale_of(image: Tensor, index: int) -> float:
+    """The 99.5th percentile of the magnitudes of an image (1, sets, H, W), of slice ``index``; raises `InputError` for 0."""
+    scale = float(torch.quantile(rss(image)[0].flatten().float(), 0.995))
+    if not 0 < scale < math.inf:
+        raise InputError(
+            f"Slice {index} shows no object.",
+            "Its image is zero wherever the sensitivity maps see anything: its centre of k-space is noise, or one coil's "
+            "noise drowns the others.",
+            "Leave the slice out; or weigh the coils by their noise with --whiten, or give maps with --maps.",
+        )
+    return scale
 
 
 def estimated_maps(kspace: Tensor, mask: Tensor, recipe: Recipe, noise: float | None) -> Tensor:

@@ -13,7 +13,7 @@ from operators.noncartesian import (
     trajectory_noise_level,
 )
 
-from .mri import Normalised, cg_sense, estimated_maps
+from .mri import Normalised, cg_sense, estimated_maps, scale_of
 from .registry.recipe import Recipe
 
 
@@ -42,7 +42,7 @@ def normalise_trajectory(
     maps = None if maps is None else maps.to(kspace)
     weighted = NonCartesianMRI(points, maps, density, shape)
     sense = cg_sense(weighted, density.sqrt() * y[None], weight=1e-2, steps=10)
-    scale = float(torch.quantile(rss(sense)[0].flatten().float(), 0.995))
+    scale = scale_of(sense, index)
     noise = max(sigma_y / scale, recipe.sigma_floor)
     alone = NonCartesianMRI(points, density=density, shape=shape)
     adjoint = alone.adjoint((density.sqrt() * y)[:, None])[:, 0]

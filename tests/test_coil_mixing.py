@@ -140,7 +140,7 @@ def test_noise_is_that_of_the_noise_scan_where_there_is_one(tmp_path):
 
 
 def test_a_dead_coil_is_left_out_and_a_noisy_one_said(tmp_path):
-    kspace = noisy()
+    kspace = noisy(0.005)
     kspace[:, 1] = 0
     path = saved(tmp_path / "x.npz", kspace)
     plain = mixed(path)
@@ -163,7 +163,7 @@ def test_coils_are_whitened_before_they_are_compressed(tmp_path):
 
 
 def test_more_coils_than_receive_anything_are_refused(tmp_path):
-    kspace = noisy()
+    kspace = noisy(0.005)
     kspace[:, 1] = 0
     with pytest.raises(ConfigError, match="5 virtual coils were asked for.\nIt has 4 coils that receive"):
         mixed(saved(tmp_path / "x.npz", kspace), coils=5)

@@ -101,6 +101,11 @@ class Acquisition:
         return bool((self.mask == self.mask[:1]).all())
 
     @property
+    def whole_rows(self) -> bool:
+        """Whether only whole rows are left out: phase lines, of a phase encoding along H."""
+        return bool((self.mask == self.mask[:, :1]).all())
+
+    @property
     def accel(self) -> float:
         """Measured samples over those used; if none is left out, all samples over those measured."""
         if self.simulated:
@@ -109,6 +114,8 @@ class Acquisition:
 
     def __str__(self) -> str:
         height, width = self.mask.shape
+        if self.whole_rows and not self.whole_columns:
+            return f"{int(self.mask[:, 0].sum())} of {height} rows, acceleration {self.accel:.3g}"
         if not self.whole_columns:
             return f"{int(self.mask.sum())} of {height} x {width} samples, acceleration {self.accel:.3g}"
         lines, measured = int(self.mask[0].sum()), int(self.measured.any(0).sum())

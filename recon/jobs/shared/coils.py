@@ -21,6 +21,7 @@ from .settings import Settings
 LOOKED_AT = 8  # looked at, of a file with more: noise and coils are the same in all
 NOISIER = 3.0  # times the median noise, from where on a coil spoils what is not whitened
 TRIFLE = 1e-4  # of the mean square of k-space
+DROWNED = 2.0  # mean square of k-space over that of the noise: of a coil with less, the noise is louder than the signal
 PER_COIL = 8  # samples of a noise scan, at least
 
 
@@ -28,7 +29,8 @@ PER_COIL = 8  # samples of a noise scan, at least
 class Mixing:
     """``matrix`` (n, coils) complex64 makes the coils that are reconstructed, ``whitening`` (alive, coils) all there are.
 
-    Both leave out coils that receive nothing. ``said``: what was done, and what a user should know of it, a sentence each.
+    Both leave out coils that receive nothing, or, where they are not whitened, mostly noise. ``said``: what was done, and
+    what a user should know of it, a sentence each.
     """
 
     matrix: Tensor
@@ -48,26 +50,24 @@ def mixing(file: KSpaceFile, found: Survey, acquisition: Acquisition, settings: 
     for more virtual coils than coils that receive anything.
     """
     alive = found.alive.nonzero()[:, 0]
+    said = left_out([i for i in range(file.coils) if not found.alive[i]], "nothing")
+    if settings.whiten:
+        covariance, source = noise_of(file, acquisition, alive)
+        select = torch.eye(file.coils, dtype=torch.complex128)[alive]
+        white = unit_determinant(whitening(covariance)) @ select
+        said.append(f"whitened by the noise of {source}")
+    else:
+        if len(alive) > 1:
+            with suppress(OperatorError):  # too few samples to tell
+                alive, noisy = without_drowned(file, acquisition, alive)
+                said += noisy
+        white = torch.eye(file.coils, dtype=torch.complex128)[alive]
     if settings.coils is not None and settings.coils > len(alive):
         raise ConfigError(
             f"{file.path}: {settings.coils} virtual coils were asked for.",
             f"It has {len(alive)} coils that receive anything.",
             f"Use --coils 1 to {len(alive)}, or leave it out.",
         )
-    select = torch.eye(file.coils, dtype=torch.complex128)[alive]
-    dead = [str(i) for i in range(file.coils) if not found.alive[i]]
-    said = [f"coil {', '.join(dead)} receives nothing and is left out"] if dead else []
-    white = select
-    if settings.whiten:
-        covariance, source = noise_of(file, acquisition, alive)
-        white = unit_determinant(whitening(covariance)) @ select
-        said.append(f"whitened by the noise of {source}")
-    elif len(alive) > 1:
-        with suppress(OperatorError):  # too few samples to tell
-            covariance = noise_of(file, acquisition, alive, 1)[0]
-            kspace, mask = next(some_slices(file, acquisition, 1))
-            signal = kspace[alive].abs().square().sum((1, 2)) / mask.sum()
-            said += noisier(covariance, signal, alive)
     matrix = white
     if settings.coils is not None:
         energy = torch.stack(
@@ -127,14 +127,44 @@ def noise_of(
     return torch.stack(found).mean(0), "the outer k-space"
 
 
-def noisier(covariance: Tensor, signal: Tensor, alive: Tensor) -> list[str]:
-    """A sentence if the noise of some coils is far above that of most, and no trifle beside their ``signal`` (mean square)."""
+def without_drowned(file: KSpaceFile, acquisition: Acquisition, alive: Tensor) -> tuple[Tensor, list[str]]:
+    """The coils ``alive`` without those whose signal drowns in noise, far more than the others', and what is to be said of both.
+
+    Raises `OperatorError` where too few samples tell of the noise.
+    """
+    covariance = noise_of(file, acquisition, alive, 1)[0]
+    kspace, mask = next(some_slices(file, acquisition, 1))
+    signal = kspace[alive].abs().square().sum((1, 2)) / mask.sum()
     power = covariance.diagonal().real
-    ratio = (power / power.median()).sqrt()
-    found = [int(i) for i in ((ratio > NOISIER) & (power > TRIFLE * signal)).nonzero()[:, 0]]
-    if not found:
+    loud = noisier(power, signal)
+    drowned = loud & (signal < DROWNED * power)
+    said = left_out(alive[drowned].tolist(), "more noise than signal")
+    said = [f"{sentence}: --whiten weighs what there is" for sentence in said]
+    rest = loud & ~drowned
+    if rest.any():
+        names, several = named(alive[rest].tolist())
+        ratio = float((power / power.median()).sqrt()[rest].max())
+        said.append(
+            f"{names} {'have up to' if several else 'has'} {ratio:.2g} times the noise of most others: --whiten weighs "
+            f"{'them' if several else 'it'}"
+        )
+    return alive[~drowned], said
+
+
+def noisier(power: Tensor, signal: Tensor) -> Tensor:
+    """(coils,) bool: whose noise ``power`` is far above that of most, and no trifle beside their ``signal`` (mean square)."""
+    return ((power / power.median()).sqrt() > NOISIER) & (power > TRIFLE * signal)
+
+
+def left_out(coils: list[int], what: str) -> list[str]:
+    """A sentence on the coils that receive ``what``; none where there are none."""
+    if not coils:
         return []
-    names = ", ".join(str(int(alive[i])) for i in found)
-    return [
-        f"coil {names} has {float(ratio[found].max()):.2g} times the noise of most others: --whiten weighs it"
-    ]
+    names, several = named(coils)
+    return [f"{names} receive{'' if several else 's'} {what} and {'are' if several else 'is'} left out"]
+
+
+def named(coils: list[int]) -> tuple[str, bool]:
+    """ "coil 3" or "coils 1, 2", and whether there are several."""
+    several = len(coils) > 1
+    return f"coil{'s' if several else ''} {', '.join(map(str, coils))}", several
