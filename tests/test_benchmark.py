@@ -302,11 +302,67 @@ def test_a_dry_run_does_nothing(grid, tmp_path, capsys):
         ({"prior": "brain-mir"}, '"brain-mri"'),
         ({"methods": {"zero-filled": {"sampler": "tv", "options": {"lambda": [1]}}}}, '"lambdas"'),
         ({"methods": {"deepinv-diffpir": {"calls": 0}}}, "at least 1"),
+        ({"methods": {"tv": {"options": {"steps": -1}}}}, "at least 1"),
+        ({"methods": {"tv": {"ensemble": {}}}}, "has no ensemble"),
+        ({"methods": {"dds": {"options": {"steps": 1.5}}}}, "a whole number"),
+        ({"methods": {"dds": {"options": {"steps": -1}}}}, "steps is -1"),
+        ({"methods": {"dds": {"solver": "ddim", "solver_options": {"eta": "a"}}}}, "eta"),
+        ({"methods": {"dds": {"sigma_start": 0.1, "sigma_end": 0.3}}}, "sigma_end"),
+        ({"methods": {"dds": {"ensemble": {"temper": "a"}}}}, "temper"),
+        ({"problems": {"a": {**MRI, "options": {"mask": "none"}}}}, "problems.a"),
+        ({"problems": {"a": {**MRI, "options": {"accel": -2}}}}, "problems.a"),
+        ({"problems": {"a": {"mask": {"name": "random", "accel": -2}, "inputs": ["scan.h5"]}}}, "problems.a"),
+        ({"runtime": {"chunk": 1.5}}, "chunk"),
+        ({"runtime": {"compile": "no"}}, "compile"),
     ],
 )  # fmt: skip
 def test_what_a_config_misspells_is_refused_before_anything_is_run(grid, tmp_path, capsys, changes, said):
     assert grid(**changes) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("slices: -2", "slices is -2"),
+        ("slices: [0, -2]", "slices[1] is -2"),
+        ("slices: [1, 1]", "1 is listed twice"),
+        ("seeds: [a]", "seeds[0] is 'a'"),
+        ("seeds: []", "at least 1 item"),
+        ("samples: 1.5", "samples is 1.5"),
+        ("samples: true", "a whole number"),
+        ("calls: [5, -3]", "calls[1] is -3"),
+        ("calls: [5, 5]", "5 is listed twice"),
+        ("level: 3", "less than 1"),
+        ("level: .nan", "level is nan"),
+        ("title: [1]", "title is [1]"),
+        ("pictures: -1", "pictures is -1"),
+        ("solver: [euler, eulr]", '"euler"'),
+        ("samplse: 2", "samplse is not a setting"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place_in_the_file(tmp_path, line, said):
+    lines = ["inputs: [a.npz]", "problems:", "  plain: {operator: denoising, sigma: 0.1}", "methods: {dds: }"]
+    path = tmp_path / "grid.yaml"
+    path.write_text("\n".join(lines))
+    assert read_benchmark(str(path)).samples == 4
+    path.write_text("\n".join([*lines, "", line]))
+    with pytest.raises(ConfigError) as error:
+        read_benchmark(str(path))
+    assert f"{path}, line 6" in error.value.what and said in str(error.value)
+
+
+def test_all_that_is_wrong_is_said_at_once_and_nothing_merges(tmp_path):
+    path = tmp_path / "grid.yaml"
+    text = "inputs: [a.npz]\nproblems:\n  a: {operator: mri, sigma: -1}\nmethods:\n  dds:\n    samples: 0\n"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"line 3: problems\.a\.sigma") as error:
+        read_benchmark(str(path))
+    assert error.value.do == "Also wrong: line 6: methods.dds.samples."
+    path.write_text(text + "  dds:\n    samples: 2\n")
+    with pytest.raises(ConfigError, match='"dds" is given twice') as error:
+        read_benchmark(str(path))
+    assert "line 5" in str(error.value)
 
 
 WRONG = ("text", -1, 1.5, True, [], ["text"], [[1]], {"a": 1}, {1: 2}, None, float("nan"))
@@ -441,9 +497,9 @@ def test_the_coverage_of_an_ensemble_weighs_its_samples(folder):
 
 
 def test_a_plan_needs_problems_and_methods():
-    with pytest.raises(ConfigError, match="names no problems"):
+    with pytest.raises(ConfigError, match="needs problems"):
         read_benchmark({"inputs": ["a.npz"], "methods": {"dds": {}}})
-    with pytest.raises(ConfigError, match="names no methods"):
+    with pytest.raises(ConfigError, match="methods is {}"):
         read_benchmark({"inputs": ["a.npz"], "problems": {"mri": MRI}, "methods": {}})
 
 

@@ -25,7 +25,7 @@ from .report.write import write_report
 from .rows import ROWS, append_row, conventions, read_rows, row_in_words, scored
 from .scene import Scene
 from .sharing import claimed, locked
-from .sources import Source, chosen_slices, open_inputs
+from .sources import Source, chosen_slices, open_inputs, refuse_problems
 from .specs import Benchmark
 
 KeyedCell = tuple[str, Cell]
@@ -78,6 +78,7 @@ def benchmark(
     inputs = open_inputs(config, Path(root))
     everything = keyed_cells(config, inputs, about(prior).card.get("sha256", ""))
     todo = matching(everything, only)[part[0] - 1 :: part[1]]
+    refuse_problems(config, inputs, prior)
     out = check_folder(out)
     if dry_run:
         done = done_keys(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from operators.base import Linear
 from operators.coils import rss
+from operators.errors import OperatorError
 from operators.fourier import ifft2c
 from operators.mri import MRI
 
 from ..actions import core, offered, with_core
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, ReconError
 from ..io import READERS, center_crop, files_in
-from ..io.acquisition import MaskChoice, acquire
+from ..io.acquisition import Acquisition, MaskChoice, acquire
 from ..io.checks.layout import look
 from ..io.images import PICTURES, read_image, read_stack
 from ..io.simulated import peak, simulate, with_phase
@@ -65,17 +66,25 @@ class ImageStack:
             )
         return with_phase(image, index) if is_complex else image / peak(image)
 
-    def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
-        """One image under the operator of ``spec``, with its noise; raises `ConfigError` for a nonlinear operator."""
-        truth = self.truth(index, about(prior).complex_images)
-        size = (truth.shape[0], truth.shape[1])
+    def operator(self, spec: ProblemSpec, prior: Prior) -> Linear:
+        """The operator of ``spec`` for these images; raises `ConfigError` where there is none, or a nonlinear one."""
+        size = (self.stack.shape[-2], self.stack.shape[-1])
         assert spec.operator is not None
-        A = make_operator(spec.operator, spec.options, size, truth.is_complex())
+        A = make_operator(spec.operator, spec.options, size, about(prior).complex_images)
         if not isinstance(A, Linear) or tuple(A.domain) != (1, *size):
             raise ConfigError(
                 f"{A!r} cannot be benchmarked.", f"The operator must be linear, with domain {(1, *size)}."
             )
-        A, sigma, image = A.to(device), float(spec.sigma or 0), truth.to(device)
+        return A
+
+    def refuse(self, spec: ProblemSpec, prior: Prior) -> None:
+        """Raise what no image of this source could be measured with."""
+        self.operator(spec, prior)
+
+    def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
+        """One image under the operator of ``spec``, with its noise; raises `ConfigError` for a nonlinear operator."""
+        truth = self.truth(index, about(prior).complex_images)
+        A, sigma, image = self.operator(spec, prior).to(device), float(spec.sigma or 0), truth.to(device)
 
         def all_measurements() -> Tensor:
             return simulate(measuring_everything(A), image, sigma, seed, index)
@@ -100,8 +109,12 @@ class KSpace:
         """The fingerprint of the whole file."""
         return self.found.fingerprint
 
-    def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
-        """One slice under the mask of ``spec``; raises `InputError` where the mask leaves nothing out."""
+    def refuse(self, spec: ProblemSpec, prior: Prior) -> None:
+        """Raise what no slice of this file could be undersampled with."""
+        self.acquisition(spec)
+
+    def acquisition(self, spec: ProblemSpec) -> Acquisition:
+        """The mask of ``spec`` on this file; raises `InputError` where it leaves nothing out."""
         acquisition = acquire(self.file, self.found, MaskChoice(**(spec.mask or {})))
         if not acquisition.simulated:
             raise InputError(
@@ -109,7 +122,11 @@ class KSpace:
                 "A benchmark compares with the samples that were measured and not used.",
                 "Give the mask an acceleration.",
             )
-        piece = self.file.read_slice(index)
+        return acquisition
+
+    def scene(self, spec: ProblemSpec, index: int, prior: Prior, seed: int, device: torch.device) -> Scene:
+        """One slice under the mask of ``spec``; raises as `acquisition` does."""
+        acquisition, piece = self.acquisition(spec), self.file.read_slice(index)
         kspace, mask = piece.kspace.to(device), acquisition.mask.to(device)
         one = normalise(kspace, mask, Recipe(), index=index)
         reference = center_crop(rss(ifft2c(piece.kspace)), self.file.crop) / one.scale
@@ -143,6 +160,21 @@ def open_inputs(config: Benchmark, root: Path) -> dict[str, dict[str, Source]]:
         name: open_sources(problem, problem.inputs or config.inputs, root, opened)
         for name, problem in config.problems.items()
     }
+
+
+def refuse_problems(config: Benchmark, inputs: Mapping[str, Mapping[str, Source]], prior: Prior) -> None:
+    """Raise `ConfigError` for a problem whose operator or mask cannot be made for an input; of each size one is tried."""
+    for name, sources in inputs.items():
+        kinds = {
+            tuple(s.stack.shape[-2:]) if isinstance(s, ImageStack) else s.path: s for s in sources.values()
+        }
+        for source in kinds.values():
+            try:
+                source.refuse(config.problems[name], prior)
+            except (ReconError, OperatorError) as error:
+                raise ConfigError(
+                    f"problems.{name}, {source.path}: {error.what}", error.why, error.do
+                ) from error
 
 
 def open_sources(

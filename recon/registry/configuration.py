@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigError, ReconError, nearest, unknown
 from ..io.images import PICTURES, read_array
 from .plain_yaml import MOST_CHARACTERS, MOST_LEVELS, read_plain
+from .schema import refuse_misfits
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -42,18 +43,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def read_config(name: str | Path) -> dict[str, Any]:
     """A configuration by the path of its YAML file, or by the name of a preset that ships."""
+    return read_yaml(config_file(name))
+
+
+def config_file(name: str | Path) -> Path:
+    """The YAML file ``name``, or that of the preset ``name``; raises `ConfigError` for an unknown one."""
     if Path(name).exists() or Path(name).suffix in (".yaml", ".yml"):
-        return read_yaml(name)
+        return Path(name)
     from ..io.resources import preset, presets
 
     if str(name) not in presets():
         raise unknown("preset", str(name), presets())
-    return read_yaml(preset(str(name)))
+    return Path(preset(str(name)))
 
 
 def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str = "") -> Any:
     """``target(**options)``; a key that it does not take is refused with the nearest names, as is a missing one.
 
+    So is a value of another type than the one that ``target`` is annotated with (`schema.refuse_misfits`).
     Lists become tuples where the field of a dataclass is a tuple. Raises `ConfigError`.
     """
     what = what or getattr(target, "__name__", str(target))
@@ -66,6 +73,7 @@ def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str 
             f"It takes {', '.join(known)}.",
             f"Give {missing[0]}=...",
         )
+    refuse_misfits(target, options, what)
     kinds = {f.name: str(f.type) for f in fields(target)} if is_dataclass(target) else {}
     settled = {
         key: tuple(value) if isinstance(value, list) and "tuple" in kinds.get(key, "") else value

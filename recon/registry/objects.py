@@ -17,6 +17,7 @@ from ..solvers import SOLVERS, Solver
 from ..solvers.base import as_solver, completed
 from .configuration import construct, parameters, refuse_unknown
 from .plugins import find_object, is_own
+from .schema import refuse_misfits
 
 
 def sampler_class(name: str) -> Any:
@@ -47,6 +48,7 @@ def make_sampler(
     """The sampler ``name`` of ``prior``, with its ``options`` by keyword; raises `ConfigError`."""
     options = options or {}
     refuse_sampler_options(name, options)
+    refuse_misfits(sampler_class(name), options, f"The sampler {name}")
     made = sampler_class(name)(prior, problem, **options)
     if not isinstance(made, Posterior):
         raise ConfigError(
@@ -74,6 +76,12 @@ def make_solver(name: str, options: Mapping[str, Any] | None = None) -> Solver:
     Raises `ConfigError` for an unknown name, and for options that it does not take.
     """
     return as_solver(construct(entry(SOLVERS, name, "solver"), options or {}, f"The solver {name}"))
+
+
+def known_solver(name: str) -> str:
+    """The name itself; raises `ConfigError` where it is that of no solver."""
+    entry(SOLVERS, name, "solver")
+    return name
 
 
 def make_grid(name: str, steps: int, highest: float, lowest: float) -> list[float]:

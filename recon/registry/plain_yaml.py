@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -58,3 +59,19 @@ def read_plain(text: str) -> Any:
         return yaml.load(text, PlainLoader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def line_at(text: str, keys: Sequence[str | int]) -> int:
+    """The line, from 1, on which stands what ``keys`` lead to in YAML ``text``, or the last of them that is there."""
+    node: Any = yaml.compose(text, PlainLoader)
+    line = 0
+    for key in keys:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next(((name, value) for name, value in node.value if name.value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            found = next(((value, value) for value in node.value[key : key + 1]), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line, found[1]
+    return line + 1

@@ -11,9 +11,10 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from operators.base import Identity, Linear, LinearChain, Operator, Scale
@@ -30,6 +31,9 @@ from ..scene import Scene
 from .bart import BART_LAMBDAS, bart_maps, bart_wavelets
 
 TV_LAMBDAS = (1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2)  # times ||A||^2
+Steps = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weights = Annotated[Sequence[Weight], Field(min_length=1)]
 EDGE = 0.1  # of the largest pixel: the shrinkage threshold of TV's ADMM
 
 
@@ -46,7 +50,7 @@ def adjoint(scene: Scene, calls: int | None, samples: int, seed: int) -> Answer:
 
 
 def least_squares(
-    scene: Scene, calls: int | None, samples: int, seed: int, weight: float = 1e-2, steps: int = 50
+    scene: Scene, calls: int | None, samples: int, seed: int, weight: Weight = 1e-2, steps: Steps = 50
 ) -> Answer:
     """``argmin ||A x - y||^2 + weight ||A||^2 ||x||^2`` by CG; for coils CG-SENSE.
 
@@ -87,9 +91,9 @@ def tv(
     calls: int | None,
     samples: int,
     seed: int,
-    lambdas: Sequence[float] = TV_LAMBDAS,
-    steps: int = 60,
-    inner_steps: int = 15,
+    lambdas: Weights = TV_LAMBDAS,
+    steps: Steps = 60,
+    inner_steps: Steps = 15,
 ) -> Answer:
     """``argmin 1/2 ||A x - y||^2 + lambda ||A||^2 ||grad x||_{2,1}``, with the best of ``lambdas`` for the reference.
 
@@ -142,7 +146,7 @@ def total_variation(
 
 
 def wavelets(
-    scene: Scene, calls: int | None, samples: int, seed: int, lambdas: Sequence[float] = BART_LAMBDAS
+    scene: Scene, calls: int | None, samples: int, seed: int, lambdas: Weights = BART_LAMBDAS
 ) -> Answer:
     """BART's ``ecalib`` and ``pics -R W`` of multi-coil MRI, with the best of ``lambdas`` for the reference.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import Any
 
 from ...errors import unknown
 from ...posteriors import POSTERIORS
 from ...registry.configuration import parameters, refuse_unknown
 from ...registry.objects import sampler_class
 from ...registry.plugins import is_own
+from ...registry.schema import refuse_misfits
 from ..answer import Answer
 from .classical import CLASSICAL
 from .peers import PEERS
@@ -48,10 +50,11 @@ def refuse_method(sampler: str) -> None:
     sampler_class(sampler)
 
 
-def refuse_method_options(sampler: str, options: Iterable[str]) -> None:
+def refuse_method_options(sampler: str, options: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for options that a method of others does not take, as far as it says which it takes."""
     method = other_method(sampler)
     assert method is not None
     known, _, anything = parameters(method)
     if not anything:
         refuse_unknown(options, [name for name in known if name not in GIVEN], f"The method {sampler}")
+    refuse_misfits(method, options, f"The method {sampler}")
