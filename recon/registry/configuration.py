@@ -73,20 +73,22 @@ def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str 
             f"It takes {', '.join(known)}.",
             f"Give {missing[0]}=...",
         )
-    refuse_misfits(target, options, what)
     kinds = {f.name: str(f.type) for f in fields(target)} if is_dataclass(target) else {}
     settled = {
         key: tuple(value) if isinstance(value, list) and "tuple" in kinds.get(key, "") else value
         for key, value in options.items()
     }
     try:
-        return target(**settled)  # pyright: ignore[reportCallIssue]
+        made = target(**settled)  # pyright: ignore[reportCallIssue]
     except (TypeError, AttributeError) as error:
+        refuse_misfits(target, options, what)
         raise ConfigError(
             f"{what} cannot be made from {options_in_words(options)}.",
             f"{type(error).__name__}: {error}.",
             f"Check the type of each value; that of a file ends in {', '.join(ARRAYS)}.",
         ) from error
+    refuse_misfits(target, options, what)  # after its own words for what it does not take
+    return made
 
 
 def options_in_words(options: Mapping[str, Any]) -> str:
