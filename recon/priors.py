@@ -119,6 +119,7 @@ class Prior:
     """
 
     module: Any
+    card: Any
 
     def __init__(self, function: Denoiser, of: Any = None, **known: Any):
         self.function = function
@@ -236,16 +237,41 @@ def row_label(value: float, x: Tensor) -> Tensor:
 # --- wrappers --------------------------------------------------------------------------------------------
 
 
-def as_complex(prior) -> Prior:
-    """A denoiser of two real channels, for complex images (rows, sets, H, W): each set is one image."""
+def rescaled(prior, low: float, high: float) -> Prior:
+    """A denoiser of images from ``low`` to ``high`` as one of images from 0 to 1.
+
+    ``D(x, s) = (D'(low + w x, w s) - low) / w``, w = high - low; of photographs from -1 to 1, ``(D'(2x - 1, 2s) + 1) / 2``.
+    Noise levels and variance that it knows of itself are divided by w and its square.
+    """
+    width, known = high - low, about(prior)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return (prior(low + width * x, width * sigma) - low) / width
+
+    return Prior(
+        denoise,
+        of=prior,
+        sigma_min=None if known.sigma_min is None else known.sigma_min / width,
+        sigma_max=None if known.sigma_max is None else known.sigma_max / width,
+        data_var=known.data_var / width**2,
+    )
+
+
+def as_complex(prior, channels: int = 2) -> Prior:
+    """A denoiser of two real channels, for complex images (rows, sets, H, W): each set is one image.
+
+    With ``channels`` 1 it is a denoiser of one channel, and real and imaginary part are an image each.
+    """
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         if not x.is_complex():
             raise TypeError(f"as_complex: the state is {x.dtype}; this prior is for complex images.")
-        rows, sets, *shape = x.shape
-        channels = torch.view_as_real(x.reshape(rows * sets, *shape)).movedim(-1, 1)
-        clean = prior(channels, sigma).movedim(1, -1).contiguous()
-        return torch.view_as_complex(clean).reshape(x.shape)
+        parts = torch.view_as_real(x.flatten(0, 1)).movedim(-1, 1)
+        if channels == 1:
+            clean = prior(parts.flatten(0, 1)[:, None], sigma).view(parts.shape)
+        else:
+            clean = prior(parts, sigma)
+        return torch.view_as_complex(clean.movedim(1, -1).contiguous()).reshape(x.shape)
 
     return Prior(denoise, of=prior, complex_images=True)
 

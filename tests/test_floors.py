@@ -33,8 +33,9 @@ FLOORS = [
     {"networks.autoencoder", "latent", "restoration"},
     {"networks.card"},
     {"networks.weights"},
+    {"networks.checkpoints"},
     {"networks.load", "runtime", "inversion"},
-    {"posteriors", "networks.diffusers"},
+    {"posteriors"},
     {"pairing"},
     {"metrics", "io"},
     {"result", "calibration"},
@@ -145,6 +146,7 @@ def test_only_declared_edges_reach_deepinv():
                 eager |= set() if id(node) in lazy else {module}
     assert users == {
         "operators.physics", "operators.interop", "recon.benchmark.methods.peers", "recon.speed.run",
+        "recon.networks.checkpoints.deepinv",
     }  # fmt: skip
     assert not eager, "import it inside the function that needs it"
 
@@ -228,6 +230,7 @@ REGISTRIES = {
     "SCHEMES": "recon.posteriors.ensemble.resampling",
     "CLASSICAL": "recon.benchmark.methods.classical",
     "PEERS": "recon.benchmark.methods.peers",
+    "FAMILIES": "recon.networks.checkpoints.families",
 }
 """Names of the command line -> what they stand for, and the module where they stand."""
 

@@ -243,7 +243,7 @@ def folder(parts, tmp_path_factory):
 
 @needs_diffusers
 def test_a_folder_of_diffusers_is_a_latent_prior(parts, folder):
-    from recon.networks.diffusers import load_latent
+    from recon.networks.checkpoints.diffusers import load_latent
 
     diffusers, vae, unet = parts
     prior = load_latent(folder)
@@ -273,7 +273,7 @@ def test_a_folder_of_diffusers_is_a_latent_prior(parts, folder):
 @pytest.mark.parametrize("kind", ["v_prediction", "sample"])
 def test_its_other_parametrisations(parts, folder, kind, tmp_path):
     """Against the scheduler's own image."""
-    from recon.networks.diffusers import load_latent
+    from recon.networks.checkpoints.diffusers import load_latent
 
     diffusers, _, unet = parts
     for part in ("vae", "unet"):
@@ -291,7 +291,7 @@ def test_its_other_parametrisations(parts, folder, kind, tmp_path):
 
 @needs_diffusers
 def test_what_is_no_such_folder_is_refused(parts, folder, tmp_path):
-    from recon.networks.diffusers import load_latent
+    from recon.networks.checkpoints.diffusers import load_latent
 
     diffusers, _, _ = parts
     with pytest.raises(ConfigError, match="has no vae and no unet and no scheduler"):
@@ -341,7 +341,7 @@ BAD_PARTS = {
 @pytest.mark.parametrize("part", ["vae", "unet"])
 @pytest.mark.parametrize("case", BAD_PARTS)
 def test_a_damaged_folder_is_refused(folder, tmp_path, part, case):
-    from recon.networks.diffusers import load_latent
+    from recon.networks.checkpoints.diffusers import load_latent
 
     shutil.copytree(folder, tmp_path / "copy")
     damage, said = BAD_PARTS[case]
@@ -352,7 +352,7 @@ def test_a_damaged_folder_is_refused(folder, tmp_path, part, case):
 
 
 def test_without_the_library_it_says_how_to_get_it(tmp_path, monkeypatch):
-    from recon.networks.diffusers import load_latent
+    from recon.networks.checkpoints.diffusers import load_latent
 
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ConfigError, match=r"recon-posterior\[latent\]"):

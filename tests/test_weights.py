@@ -275,11 +275,18 @@ def test_a_bad_autoencoder_is_refused(tmp_path, make, said):
 
 
 @pytest.mark.parametrize("suffix", PICKLES)
-def test_a_checkpoint_is_not_opened(tmp_path, suffix, capsys):
+def test_a_pickled_autoencoder_is_not_opened(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     torch.save({"weight": torch.ones(3)}, path)
-    for loader in (recon.load_prior, load_autoencoder, lambda path: prior_by_name(str(path))):
-        assert "PyTorch checkpoint" in str(refused(loader, path))
+    assert "PyTorch checkpoint" in str(refused(load_autoencoder, path))
+    for loader in (recon.load_prior, lambda path: prior_by_name(str(path))):
+        assert "of no family of checkpoints" in str(refused(loader, path))
+
+
+def test_weights_without_their_card_are_known(tmp_path):
+    path = make_prior(tmp_path)
+    path.with_suffix(".json").unlink()
+    assert "Copy the card" in str(refused(recon.load_prior, path))
 
 
 def test_unknown_names_say_how_a_prior_is_named(tmp_path):

@@ -73,7 +73,9 @@ SAMPLING_ARGUMENTS = {
         Argument("--sampler", "NAME", "posterior sampler (default dds)"),
         Argument("--solver", "NAME", "solver of the reverse diffusion (default sde-dpm++2m)"),
         Argument(
-            "--prior", "NAME|PATH", "prior that ships, by name, or a .safetensors file (default brain-mri)"
+            "--prior",
+            "NAME|PATH",
+            "prior that ships, by name, or a checkpoint, file or folder, also another project's (default brain-mri)",
         ),
         Argument(
             "--steps",
@@ -191,10 +193,15 @@ COMMANDS = {
         (out_folder(OUT),),
     ),
     "inspect": Command(
-        "show what a k-space file holds, how it was sampled, and what is wrong with it",
+        "show what a k-space file holds, how it was sampled, and what is wrong with it; what a checkpoint is",
         "check the arguments and do nothing",
         (
-            Argument("files", "FILE", "k-space file: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz", nargs="+"),
+            Argument(
+                "files",
+                "FILE",
+                "k-space: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz; or weights of a prior",
+                nargs="+",
+            ),
             *LAYOUT_ARGUMENTS,
         ),
     ),

@@ -1,4 +1,4 @@
-"""The job behind ``recon inspect``: what a k-space file holds, how it was sampled, how noisy it is."""
+"""The job behind ``recon inspect``: what a k-space file holds, how it was sampled, how noisy it is; what weights are."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from ..errors import ReconError
 from ..io import KSpaceFile, Survey, open_kspace, survey
 from ..io.acquisition import Acquisition, MaskChoice, acquire
 from ..io.checks.layout import Layout, look
+from ..networks.checkpoints.families import is_checkpoint
+from ..networks.load import load_prior
+from ..priors import about
 from .shared.coils import mixing
 from .shared.planning import settled_maps
 from .shared.settings import Settings
 
 
 def inspect(path: str | Path, layout: Layout | None = None) -> str:
-    """A report of one file; what is wrong with it is a warning in it. Raises `ReconError` for what is not k-space."""
+    """A report of one file; what is wrong with it is a warning in it. Raises `ReconError` for what is not k-space.
+
+    Weights of a prior, and folders of them, are reported as `weights` does.
+    """
+    if is_checkpoint(Path(path)):
+        return weights(path)
     file, found, wrong = looked_at(path, layout)
     lines = [f"{file.path}: {file.format}", *contents(file), *geometry(file)]
     warnings = [*file.notes, *wrong]
@@ -35,6 +43,27 @@ def inspect(path: str | Path, layout: Layout | None = None) -> str:
         warnings += [said for said in [one_line(error)] if said not in warnings]
     lines += [f"  warning    {warning}" for warning in warnings] or ["  warnings   none"]
     return "\n".join(lines)
+
+
+def weights(path: str | Path) -> str:
+    """A report of a prior's weights: of which family, of which images, what was assumed. Raises `ConfigError`."""
+    known = about(load_prior(path))
+    card, latent = known.card or {}, known.space.latent
+    kind = "complex" if known.complex_images else "latents of real" if latent else "real"
+    channels = card.get("channels") or card.get("network", {}).get("channels")
+    low, high = known.allowed
+    lines = [f"{path}: {card.get('family') or ('a latent prior' if latent else 'a prior of recon train')}"]
+    if "network" in card:
+        lines.append(
+            f"  network    {card['network']['kind']}, {card.get('parameters', 0) / 1e6:.3g} M parameters"
+        )
+    lines.append(f"  images     {kind}{'' if channels is None else f', {channels} channels in the network'}")
+    if "values" in card:
+        lines.append("  values     0 and 1 are {:g} and {:g} for the network".format(*card["values"]))
+    lines.append(f"  sigma      {low:.3g} to {high:.3g}")
+    return "\n".join(
+        lines + [f"  assumed    {key} = {value}" for key, value in card.get("assumed", {}).items()]
+    )
 
 
 def looked_at(path: str | Path, layout: Layout | None) -> tuple[KSpaceFile, Survey | None, list[str]]:

@@ -1,4 +1,4 @@
-"""Priors from disk, by the name they ship under or by path: weights as safetensors, with a JSON card beside them."""
+"""Priors from disk: our own, by the name they ship under or by path, with a card beside them; and other projects'."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ConfigError, nearest
@@ -15,11 +16,13 @@ from ..latent import LatentPrior
 from ..priors import Prior, as_complex
 from .autoencoder import Autoencoder
 from .card import read_card
+from .checkpoints.families import family_of, is_checkpoint, prior_of_checkpoint
+from .checkpoints.files import PICKLES, options_beside
 from .precondition import Preconditioned
 from .weights import AUTOENCODER, checkpoint_error, make_network, read_tensors
 
 WEIGHTS = resources.files("recon") / "weights"
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+CARD_KEYS = ("network", "sha256")  # a card has both
 
 
 def shipped() -> list[str]:
@@ -27,14 +30,29 @@ def shipped() -> list[str]:
     return sorted(entry.name[: -len(".json")] for entry in WEIGHTS.iterdir() if entry.name.endswith(".json"))
 
 
-def load_prior(name: str | Path, *, verify: bool = True) -> Prior:
-    """A denoiser by the name it ships under ("brain-mri"), or by the path of its .safetensors or card.
+def load_prior(name: str | Path, *, verify: bool = True, **options: Any) -> Prior:
+    """A denoiser by the name it ships under ("brain-mri"), or by the path of weights: our own or another project's.
 
-    The card (JSON) says how to build the network and what it was trained on; it becomes
+    The card (JSON) of our own says how to build the network and what it was trained on; it becomes
     ``prior.card``. A card with an autoencoder makes a `recon.LatentPrior`. Raises `ConfigError` for an
-    unknown name, a pickle, a card that lacks something or contradicts its weights, damaged weights, NaN in
+    unknown name, a card that lacks something or contradicts its weights, damaged weights, NaN in
     them, and, with ``verify``, a sha256 that is not the card's; none of these takes memory of size.
+
+    Checkpoints without such a card, files of tensors, ``.pt2`` of torch.export, folders of diffusers: their family is
+    recognised by the names of their tensors (`recon.networks.checkpoints.families`). ``options`` of the family,
+    as keywords or in a JSON mapping beside the file, say what tensors do not, ``label`` the class, ``values`` the two
+    numbers that are black and white for the network; ``prior.card`` says what was found and what assumed. Images
+    are from 0 to 1, or complex. Raises `ConfigError` for what is of no family, lacks something, or needs code.
     """
+    path = Path(name)
+    if is_checkpoint(path) and not has_card(path):
+        return prior_of_checkpoint(path, options)
+    if options:
+        raise ConfigError(
+            f"{name} was given {', '.join(options)}.",
+            "It has a card, which says all.",
+            "Leave the options out.",
+        )
     path = find_card(name)
     card = read_card(path)
     if card["network"]["kind"] != "UNet":
@@ -44,6 +62,23 @@ def load_prior(name: str | Path, *, verify: bool = True) -> Prior:
             "Name it as `autoencoder` of a training, whose result is a latent prior: recon train.",
         )
     return build_prior(card, read_tensors(card, path, verify))
+
+
+def has_card(path: Path) -> bool:
+    """Whether weights are our own: with a card beside them, and not another project's with options in its place.
+
+    So are those that are not there: what a prior is, `find_card` says.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return path.suffix == ".safetensors"
+    if not path.with_suffix(".json").is_file():
+        return False
+    try:
+        beside = options_beside(path)
+        with safe_open(path, "pt") as file:
+            return any(key in beside for key in CARD_KEYS) or family_of(file.keys()) is None
+    except (ConfigError, SafetensorError, OSError):  # said by whoever reads them in full
+        return True
 
 
 def build_prior(card: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:

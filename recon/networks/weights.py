@@ -87,8 +87,8 @@ def checkpoint_error(path: Path) -> ConfigError:
     """The error for a checkpoint of PyTorch, which is a pickle."""
     return ConfigError(
         f"{path} is a PyTorch checkpoint.",
-        "It is a pickle, which can run code when it is opened; priors are safetensors with a JSON card beside them.",
-        "Wrap your network instead, prior=recon.priors.from_eps(network, ...), and name it module:function.",
+        "It is a pickle, which can run code when it is opened; what is wanted are safetensors with a JSON card beside them.",
+        "Copy those; a prior of another project keeps its suffix (.pt, .pth, .ckpt, .bin), and no card is beside it.",
     )
 
 

@@ -1,0 +1,1 @@
+"""Checkpoints of other projects as priors: one file a family, `families` the table of them."""
