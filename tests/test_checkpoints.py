@@ -166,6 +166,7 @@ def test_edm(tmp_path, kind, options):
         wanted = from_photographs(X, LEVEL, lambda x, s, f=formula: f(x, s, network))
         torch.testing.assert_close(prior(X, LEVEL), wanted, **CLOSE)
     torch.testing.assert_close(prior(X[1:], LEVEL), prior(X, LEVEL)[1:], rtol=1e-5, atol=1e-5)
+    assert json.loads(json.dumps(prior.card)) == prior.card
     if given:
         with pytest.raises(ConfigError, match="class-conditional: 3 classes"):
             recon.load_prior(path)

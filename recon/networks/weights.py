@@ -113,8 +113,8 @@ class WithoutMemory(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        if args and name.endswith("_") and not name.endswith("__"):
-            return args[0]
+        if name.endswith("_") and not name.endswith("__") and (args or "tensor" in kwargs):
+            return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs | {"device": "meta"}) if func is torch.empty else func(*args, **kwargs)
 
 

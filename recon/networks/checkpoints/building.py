@@ -214,7 +214,7 @@ def finished(
     card = {
         "name": options.path.stem,
         "family": options.said,
-        "network": {"kind": type(network).__name__, **(asdict(shape) if shape is not None else {})},
+        "network": {"kind": type(network).__name__, **({} if shape is None else as_json(asdict(shape)))},
         "parameters": sum(p.numel() for p in network.parameters()),
         "channels": channels,
         "complex_images": is_complex,
@@ -225,6 +225,18 @@ def finished(
         "data": [],
     }
     return Prior(prior, of=prior, data_var=std**2, module=nn.ModuleDict({"network": network}), card=card)
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a network with sets and tuples as lists, as a card holds them."""
+    return {
+        key: sorted(value)
+        if isinstance(value, frozenset)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in settings.items()
+    }
 
 
 def are_ends(values: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import math
@@ -79,13 +80,15 @@ def load_exported(path: Path, given: Mapping[str, Any]) -> Prior:
     ``diffusion_steps``, the label its step, or "flow", the label a time from 0 to 1: all on images from -1 to 1.
     A module exported for a fixed number of rows runs on that many at a time; for a fixed size it
     takes images of that size. `torch.export.load` unpickles what it is given and evaluates its formulas, so the
-    archive is searched first. Raises `ConfigError` for one that holds more than tensors and their operations.
+    archive is searched first. Raises `ConfigError` for one that holds more than tensors and their operations, as
+    those of older releases of PyTorch do, which pickle the weights.
     """
     options = Choices(path, "a module exported by torch.export", given)
     refuse_code(path)
     try:
         program = torch.export.load(path)
-        module = program.module(check_guards=False)
+        guarded = "check_guards" in inspect.signature(program.module).parameters
+        module = program.module(**({"check_guards": False} if guarded else {}))
     except Exception as error:  # of the reader, whatever the archive makes it raise
         raise unreadable(path, error) from error
     inputs = [
