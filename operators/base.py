@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import OperatorError
 from .physics import to_deepinv
 
+BROKEN = 1e-3  # relative error of a law: far above rounding, far below a mistake
 RESERVED = ("H", "N", "forward", "adjoint", "normal", "to", "solve_normal", "codomain")
 
 
@@ -47,6 +48,7 @@ class Operator:
                 f"{cls.__name__}: {', '.join(taken)} cannot be a field, since every operator has a "
                 "member of that name. Choose another name for the field."
             )
+        cls.__repr__ = cls.__repr__  # its own or inherited: a dataclass would print whole tensors
 
     def forward(self, x: Tensor) -> Tensor:
         """``A x``: (B, *domain) -> (B, *codomain), for any B.
@@ -158,7 +160,7 @@ class Operator:
         return compose(self, inner)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(domain={tuple(self.domain)})"
+        return f"{type(self).__name__}(domain={getattr(self, 'domain', None)})"
 
 
 class Linear(Operator):
@@ -194,6 +196,32 @@ class Linear(Operator):
         Differentiable in b, which is left as it is. Who calls it takes conjugate gradients after a None. The relative rounding error is about eps ||A||^2 / weight: for small weights, form b in float64.
         """
         return None
+
+    @cached_property
+    def _broken_law(self) -> str:
+        """What forward and adjoint break of a linear operator's laws, found once with random images; nothing if they keep them."""
+        draw = torch.Generator().manual_seed(0)
+
+        def probe(shape: tuple[int, ...], is_complex: bool) -> Tensor:
+            dtype = self.dtype.to_complex() if is_complex else self.dtype
+            return torch.randn(self.images, *shape, dtype=dtype, generator=draw).to(self.device)
+
+        with torch.no_grad():
+            x, z = (probe(self.domain, self.complex_domain) for _ in range(2))
+            y = probe(self.codomain, self.complex_codomain)
+            both = self.forward(torch.stack((x, z), 1).flatten(0, 1))  # image-major
+            if len(both) != 2 * self.images:
+                return f"forward of {2 * self.images} images gives {tuple(both.shape)}: the first axis is that of the images."
+            image, other = both[::2], both[1::2]
+            size = image.norm() + other.norm()
+            if not self._zero_measurement.norm() <= BROKEN * size:
+                return "A 0 is not 0: forward adds a constant."
+            if not (self.forward(x - 2 * z) - image + 2 * other).norm() <= BROKEN * size:
+                return "A (x - 2 z) is not A x - 2 A z."
+            back = self.adjoint(y)
+            difference = ((image.conj() * y).real.sum() - (x.conj() * back).real.sum()).abs()
+            kept = difference <= BROKEN * (image.norm() * y.norm() + x.norm() * back.norm())
+        return "" if kept else "<A x, y> is not <x, A^H y>: adjoint is not that of forward."
 
     @property
     def H(self) -> Linear:

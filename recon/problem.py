@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from operators.base import Linear, Operator
+from operators.errors import OperatorError
 from operators.krylov import cg
 from operators.per_image import PerImage
+from operators.usable import refuse_unusable
 
 from .actions import Actions, core, offered, parts, with_core
 from .errors import ConfigError
@@ -36,6 +39,7 @@ class Problem:
 
     def __post_init__(self):
         A, y = self.A, self.y
+        refuse_operator(A, working_dtype(y) if isinstance(y, Tensor) else torch.get_default_dtype())
         if not isinstance(y, Tensor) or tuple(y.shape[1:]) != tuple(A.codomain):
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ConfigError(
@@ -62,12 +66,13 @@ class Problem:
                 "Move one with .to(device).",
             )
         refuse_no_numbers("y", y)
-        if not (math.isfinite(self.sigma) and self.sigma >= 0):
+        if not (is_real(self.sigma) and math.isfinite(self.sigma) and self.sigma >= 0):
             raise ConfigError(
-                f"sigma is {self.sigma}.",
+                f"sigma is {self.sigma!r}.",
                 "It is a standard deviation, in the units of y.",
                 "Give that of the noise per real component, or 0 for none.",
             )
+        object.__setattr__(self, "sigma", float(self.sigma))
         object.__setattr__(self, "y", A.masked(y))
 
     @cached_property
@@ -176,6 +181,27 @@ class Problem:
         y = torch.cat([offer.kept(core(A), part) for A, part in zip(larger, everything, strict=True)])
         A = larger[0] if len(larger) == 1 else PerImage(tuple(cast(list[Linear], larger)))
         return Problem(A, y, self.sigma)
+
+
+def refuse_operator(A: object, dtype: torch.dtype) -> None:
+    """`refuse_unusable` as a `ConfigError`."""
+    try:
+        refuse_unusable(A, dtype)
+    except OperatorError as error:
+        raise ConfigError(error.what, error.why, error.do) from error
+
+
+def is_real(value: object) -> bool:
+    """Whether a value is one real number, of Python, NumPy or torch."""
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and not value.is_complex() and value.device.type != "meta"
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def working_dtype(y: Tensor) -> torch.dtype:
+    """The real precision in which y is solved: float32 for half precision."""
+    real = y.dtype.to_real()
+    return real if real in (torch.float32, torch.float64) else torch.float32
 
 
 def refuse_no_numbers(name: str, given: Tensor) -> None:

@@ -17,7 +17,7 @@ from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import Posterior
 from .priors import about
-from .problem import Problem, refuse_no_numbers
+from .problem import Problem, refuse_no_numbers, working_dtype
 from .registry.objects import make_grid, make_sampler, make_solver
 from .registry.recipe import Recipe, build
 from .result import Result
@@ -183,12 +183,6 @@ def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> li
     low, high = about(prior).usual
     top = high if sigma_start is None else sigma_start
     return make_grid(str(grid or "karras"), steps, top, min(low, top / 2))
-
-
-def working_dtype(y: Tensor) -> torch.dtype:
-    """Half-precision measurements are solved in float32."""
-    real = y.dtype.to_real()
-    return real if real in (torch.float32, torch.float64) else torch.float32
 
 
 def zeros(problem: Problem, rows: int) -> Tensor:

@@ -23,12 +23,12 @@ from ..io.simulated import measured_by, simulate
 from ..io.whole import write_together
 from ..pairing import refuse_pair
 from ..priors import about
-from ..problem import Problem
+from ..problem import Problem, working_dtype
 from ..registry.objects import make_prior
 from ..registry.operators import OPERATORS, Size, make_operator
 from ..registry.recipe import Recipe, build
 from ..runtime.runtime import Runtime
-from ..sampling import noise_levels, sample_by, working_dtype
+from ..sampling import noise_levels, sample_by
 
 DEFAULTS: dict[str, Any] = {"start": "noise"}  # of `Recipe`, for images: no measurement of theirs is a start
 
