@@ -32,7 +32,7 @@ format: $(VENV)/.recon-dev
 constraints:  ## constraints.txt anew: the newest releases that pip may take here; run make test before you commit it
 	$(PYTHON) -m venv --clear build/constraints
 	build/constraints/bin/python -m pip install --disable-pip-version-check -q --dry-run --ignore-installed \
-	    --report build/constraints/report.json '.[dev,distributed,formats,latent,noncart]'
+	    --report build/constraints/report.json '.[dev]'
 	$(PYTHON) -c '$(PINS)' < build/constraints/report.json > constraints.txt
 
 clean:

@@ -23,6 +23,9 @@ class ReconError(ValueError):
         self.what, self.why, self.do = what, why, do
         super().__init__("\n".join(line for line in (what, why, do) if line))
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.what, self.why, self.do)  # from one process to another, line by line
+
 
 class InputError(ReconError):
     """A file or array that cannot be used."""

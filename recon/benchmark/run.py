@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatch
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tqdm import tqdm
 
-from ..errors import INTERRUPTED, ConfigError
+from ..errors import INTERRUPTED, ConfigError, ReconError
 from ..io import check_folder
 from ..io.outcome import explained
 from ..io.results import versions
 from ..priors import about
 from ..registry.objects import make_prior
+from ..registry.plugins import load_plugin
+from ..runtime.cluster import Cluster, on_worker, own_device
 from .cells import Cell, cells
 from .methods.solve import solve
 from .pictures import save_pictures
@@ -29,6 +33,8 @@ from .sources import Source, chosen_slices, open_inputs, refuse_problems
 from .specs import Benchmark
 
 KeyedCell = tuple[str, Cell]
+CellResult = dict[str, Any]
+ByWorkers = Callable[[Sequence[KeyedCell]], Generator[tuple[int, CellResult | None], None, None]]
 
 
 @dataclass
@@ -63,6 +69,8 @@ def benchmark(
     part: tuple[int, int] = (1, 1),
     command: str = "recon benchmark",
     dry_run: bool = False,
+    cluster: Cluster | None = None,
+    plugin: str | None = None,
     say: Callable[[str], object] = tqdm.write,
     fail: Callable[[Exception], object] = lambda error: None,
 ) -> Tally:
@@ -72,7 +80,9 @@ def benchmark(
     on with the same command. A cell that fails is recorded, and tried again by the next run. ``only``: cells
     whose "problem/method" fits a pattern; ``part`` (i, n): every n-th cell from the i-th on. Processes may
     share the folder, with any parts: a cell that one of them is measuring is left to it. ``root``: folder that
-    inputs are relative to. Raises `ConfigError` and `OutputError` for what concerns all cells.
+    inputs are relative to. With a ``cluster`` its workers measure the cells, each of which has loaded ``plugin``; they see
+    the same files as this process, which alone writes the rows. Raises `ConfigError` and `OutputError` for what
+    concerns all cells.
     """
     prior = make_prior(config.prior)
     inputs = open_inputs(config, Path(root))
@@ -85,7 +95,12 @@ def benchmark(
         for key, cell in todo:
             say(f"{key} {cell.label}{' (done already)' if key in done else ''}")
         return Tally(skipped=len(todo))
-    tally = Run(config, inputs, config.runtime.prepare(prior), out, say, fail).measure(todo)
+    if cluster is None:
+        tally = Run(config, inputs, config.runtime.prepare(prior), out, say, fail).measure(todo)
+    else:
+        own = None if plugin is None else str(Path(plugin).resolve())
+        given = Assignment(config, out.resolve(), Path(root).resolve(), own)
+        tally = Run(config, inputs, prior, out, say, fail).measure(todo, partial(by_workers, cluster, given))
     tally.written = refresh_report(config, out, {key for key, _ in everything}, command)
     return tally
 
@@ -142,8 +157,11 @@ class Run:
 
         self.scene = scene
 
-    def measure(self, todo: Sequence[KeyedCell]) -> Tally:
-        """Measure the cells that are missing; those that other processes have are looked at once more at the end."""
+    def measure(self, todo: Sequence[KeyedCell], rows: ByWorkers | None = None) -> Tally:
+        """Measure the cells that are missing; those that other processes have are looked at once more at the end.
+
+        ``rows`` has others measure them: it is given keys and cells, and yields the number of one and its row.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
         self.rows_before = len(read_rows(self.out / ROWS))
         done = done_keys(self.out)
@@ -152,7 +170,12 @@ class Run:
         try:
             with tqdm(total=len(todo), initial=self.tally.skipped, unit="cell", disable=None) as bar:
                 for _ in range(2):
-                    missing = [one for one in missing if not self.settle(*one, bar)]
+                    if rows is None:
+                        missing = [one for one in missing if not self.settle(*one, bar)]
+                    elif missing:
+                        with closing(rows(missing)) as found:
+                            left = [n for n, row in found if not self.keep(*missing[n], row, bar)]
+                        missing = [missing[number] for number in left]
         except KeyboardInterrupt:
             self.tally.interrupted = True
             self.say("Interrupted. The same command goes on with the cells that are missing.")
@@ -168,15 +191,27 @@ class Run:
         with claimed(self.out, key) as mine:
             if not mine:
                 return False
-            row = self.row_of_others(key)
-            if row is None:
-                row = self.measured_row(key, cell)
-                append_row(self.out / ROWS, row)
-                self.count(cell, row)
-            elif row["status"] == "done":
-                self.tally.skipped += 1
-            else:
-                self.tally.failed.append(cell.label)
+            self.keep(key, cell, self.measured_row, bar)
+        return True
+
+    def keep(
+        self, key: str, cell: Cell, row: CellResult | Callable[[str, Cell], CellResult] | None, bar: Any
+    ) -> bool:
+        """Append the row of a cell, made now if it is a function, unless another process has; False where there is none."""
+        if row is None:
+            return False
+        others = self.row_of_others(key)
+        if others is None:
+            if callable(row):
+                row = row(key, cell)
+            elif row["status"] == "failed":
+                self.fail(ReconError(**row["error"]))
+            append_row(self.out / ROWS, row)
+            self.count(cell, row)
+        elif others["status"] == "done":
+            self.tally.skipped += 1
+        else:
+            self.tally.failed.append(cell.label)
         bar.update()
         return True
 
@@ -187,19 +222,17 @@ class Run:
 
     def measured_row(self, key: str, cell: Cell) -> dict[str, Any]:
         """The row of a cell: done if it is measured and its pictures are saved, else failed with its error."""
-        row: dict[str, Any] = {"key": key, "status": "failed", "cell": cell.as_row()}
         try:
             scene = self.scene(cell.problem, cell.input, cell.slice, cell.seed)
             answer = solve(scene, cell)
             scores = scored(scene, answer, cell)
             if cell.rank < self.config.pictures:
                 scores["pictures"] = save_pictures(self.out, key, cell.scene, scene, answer)
-            row |= scores | {"status": "done"}
         except Exception as error:
-            explanation = explained(error, Path(cell.label))
-            row["error"] = {name: getattr(explanation, name, "") for name in ("what", "why", "do")}
-            self.fail(explanation)
-        return row | {"versions": versions(), "finished": datetime.now().isoformat("T", "seconds")}
+            row = failed_row(key, cell, error)
+            self.fail(explained(error, Path(cell.label)))
+            return row
+        return finished_row(key, cell, scores | {"status": "done"})
 
     def count(self, cell: Cell, row: Mapping[str, Any]) -> None:
         """Count a cell whose row is on disk, and say what came out."""
@@ -208,6 +241,70 @@ class Run:
             self.say(f"{cell.label}: {row_in_words(row)}")
         else:
             self.tally.failed.append(cell.label)
+
+
+def failed_row(key: str, cell: Cell, error: Exception) -> CellResult:
+    """The row of a cell that ended with an error."""
+    said = explained(error, Path(cell.label))
+    why = {name: getattr(said, name, "") for name in ("what", "why", "do")}
+    return finished_row(key, cell, {"status": "failed", "error": why})
+
+
+def finished_row(key: str, cell: Cell, found: CellResult) -> CellResult:
+    """The row of a cell with what was found."""
+    when = datetime.now().isoformat("T", "seconds")
+    return {"key": key, "cell": cell.as_row(), **found, "versions": versions(), "finished": when}
+
+
+# --- on the workers of a cluster ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker needs to measure any cell: the benchmark, the folder of its results, that of its inputs, a plugin."""
+
+    config: Benchmark
+    out: Path
+    root: Path
+    plugin: str | None = None
+    name: str = field(default_factory=lambda: uuid4().hex)
+
+
+def by_workers(
+    cluster: Cluster, given: Assignment, todo: Sequence[KeyedCell]
+) -> Generator[tuple[int, CellResult | None], None, None]:
+    """The number and the row of each cell, measured by the workers of ``cluster``; None where others measure it."""
+    for number, row in cluster.results(row_on_worker, [(given, key, cell) for key, cell in todo]):
+        yield number, failed_row(*todo[number], row) if isinstance(row, Exception) else row
+
+
+def row_on_worker(given: Assignment, key: str, cell: Cell) -> CellResult | None:
+    """The row of a cell, measured in this process, or written by another meanwhile; None where another is at it."""
+    with on_worker():
+        if given.name not in RUNS:
+            RUNS.clear()
+            RUNS[given.name] = run_on_worker(given)
+        run = RUNS[given.name]
+        with claimed(given.out, key) as mine:
+            return (run.row_of_others(key) or run.measured_row(key, cell)) if mine else None
+
+
+RUNS: dict[str, Run] = {}
+"""Of a worker: what it has loaded for the benchmark it is working for."""
+
+
+def run_on_worker(given: Assignment) -> Run:
+    """Prior and inputs of a benchmark, loaded by a worker."""
+    if given.plugin is not None:
+        load_plugin(given.plugin)
+    runtime = own_device(given.config.runtime)
+    config = replace(given.config, runtime=runtime)
+    prior = runtime.prepare(make_prior(config.prior))
+    run = Run(
+        config, open_inputs(config, given.root), prior, given.out, lambda line: None, lambda error: None
+    )
+    run.rows_before = len(read_rows(given.out / ROWS))
+    return run
 
 
 def done_keys(out: Path) -> set[str]:

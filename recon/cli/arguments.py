@@ -156,6 +156,21 @@ LAYOUT_ARGUMENTS = (  # of `recon.io.checks.layout.Layout`
         nargs="+",
     ),
 )
+SPREAD = "one machine or many"
+SPREAD_ARGUMENTS = (  # of `recon.runtime.cluster.Cluster`
+    Argument(
+        "--engine",
+        "NAME",
+        "here, or dask: over processes, of this machine or many (default here)",
+        default="here",
+    ),
+    Argument("--workers", "N", "processes of this machine (default one a GPU, or one a core)", type=int),
+    Argument(
+        "--scheduler",
+        "ADDRESS",
+        "a dask scheduler that runs already, tcp://HOST:8786; its workers see the same files",
+    ),
+)
 DENOISING_ARGUMENTS = (
     Argument(
         "--prior",
@@ -230,6 +245,7 @@ COMMANDS = {
             "files that lie otherwise than (slices, coils, H, W), centre in the middle": LAYOUT_ARGUMENTS,
             **SAMPLING_ARGUMENTS,
             "hardware": (*DEVICE_ARGUMENTS, SLICES_TOGETHER),
+            SPREAD: SPREAD_ARGUMENTS,
         },
     ),
     "restore": Command(
@@ -314,6 +330,7 @@ COMMANDS = {
             ),
             PLUGIN,
         ),
+        {SPREAD: SPREAD_ARGUMENTS},
     ),
     "train": Command(
         "train a prior, or continue a training that was interrupted",
@@ -360,7 +377,7 @@ COMMANDS = {
             Argument(
                 "names",
                 "NAME",
-                "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, all if no name "
+                "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, workers, all if no name "
                 "is given; quality: mri, simulated, curve, denoising",
                 nargs="*",
             ),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, unknown
 from .reporting import print_error
 
 LIST_KINDS = ("operators", "samplers", "solvers", "priors", "masks")
@@ -112,7 +112,8 @@ def reconstruct_with(settings: Any, args: argparse.Namespace) -> int:
     written = (
         {"formats": args.format or (), "dicom_template": args.dicom_template} if "format" in args else {}
     )
-    outcome = reconstruct(args.files, settings, args.out, **how(args), **written)
+    spread = {"cluster": cluster_of(args), "plugin": args.plugin} if "engine" in args else {}
+    outcome = reconstruct(args.files, settings, args.out, **how(args), **written, **spread)
     if outcome.fresh:
         results = ", ".join(map(str, outcome.fresh))
         print(f"Results: {results} (HDF5), with a picture of each slice beside them.")
@@ -198,6 +199,8 @@ def run_benchmark(args: argparse.Namespace) -> int:
         part=parse_part(args.part),
         command=f"recon benchmark {args.config}",
         dry_run=args.dry_run,
+        cluster=cluster_of(args),
+        plugin=args.plugin,
         fail=lambda error: print_error(error, args.debug),
     )
     if not args.dry_run:
@@ -206,6 +209,22 @@ def run_benchmark(args: argparse.Namespace) -> int:
         print(f"Written: {', '.join(map(str, tally.written))}")
         print(f"Look at: {Path(args.out) / 'index.html'}")
     return tally.exit_code
+
+
+def cluster_of(args: argparse.Namespace) -> Any:
+    """The cluster of ``--engine dask``, None where the work is done here; raises `ConfigError`."""
+    from ..runtime.cluster import ENGINES, Cluster
+
+    if args.engine not in ENGINES:
+        raise unknown("engine", args.engine, ENGINES)
+    asked = [f"--{name}" for name in ("workers", "scheduler") if getattr(args, name) is not None]
+    if args.engine == "dask":
+        return Cluster(args.scheduler, args.workers)
+    if asked:
+        raise ConfigError(
+            f"{asked[0]} was given without --engine dask.", "The work is done here.", "Add --engine dask."
+        )
+    return None
 
 
 def parse_part(text: str) -> tuple[int, int]:

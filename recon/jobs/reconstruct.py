@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from ..io.outcome import Failure, Outcome
 from ..io.results import part_of
 from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
+from ..registry.plugins import load_plugin
+from ..runtime.cluster import Cluster, on_worker, own_device
 from .shared.exports import Exports, make_exports
 from .shared.guard import doubt_of
 from .shared.planning import PlannedFile, kspace_files, noted_lines, plan_file, plan_in_words
@@ -44,6 +47,8 @@ def reconstruct(
     reads: Sequence[str | Path] = (),
     formats: Sequence[str] = (),
     dicom_template: str | Path | None = None,
+    cluster: Cluster | None = None,
+    plugin: str | None = None,
     say: Callable[[str], object] | None = None,
     fail: Callable[[Failure], object] = lambda failure: None,
 ) -> Outcome:
@@ -54,8 +59,9 @@ def reconstruct(
     next one with the same settings goes on with; finished slices are never done twice. ``reads`` are
     further files that the command reads, such as its configuration: none of its inputs is written
     over. ``formats`` (nifti, dicom) are written beside each result, DICOM with the patient and study of the file
-    ``dicom_template``. ``fail`` is told of each failure as it happens. Raises `ConfigError` and `OutputError` for
-    what concerns all inputs.
+    ``dicom_template``. With a ``cluster`` its workers do the files, each of which has loaded ``plugin``; they see the
+    same files as this process. ``fail`` is told of each failure as it happens. Raises `ConfigError` and `OutputError`
+    for what concerns all inputs.
     """
     settings = settings or Settings()
     say = say or tqdm.write
@@ -74,7 +80,13 @@ def reconstruct(
                 say(plan_in_words(plan, settings, prior))
             outcome.done = [plan.target for plan in plans]
             return outcome
-        reconstruct_files(plans, settings, prior, exports, overwrite, outcome, say)
+        if cluster is None:
+            reconstruct_files(plans, settings, prior, exports, overwrite, outcome, say)
+        else:
+            todo = [(plan.file.path, plan.target) for plan in plans]
+            own = None if plugin is None else str(Path(plugin).resolve())
+            rest = (settings, tuple(formats), dicom_template, overwrite, own)
+            spread_files(todo, rest, cluster, outcome, say)
     except KeyboardInterrupt:
         outcome.interrupted = True
         afresh = overwrite and any(part_of(target).exists() for target in targets)
@@ -155,6 +167,63 @@ def reconstruct_files(
                 export(plan)
             except Exception as error:
                 outcome.failed(path, error)
+
+
+def spread_files(
+    todo: Sequence[tuple[Path, Path]],
+    rest: tuple[Any, ...],
+    cluster: Cluster,
+    outcome: Outcome,
+    say: Callable[[str], object],
+) -> None:
+    """Reconstruct files (inputs and targets) by the workers of ``cluster``; what a worker began that died is gone on with.
+
+    ``rest``: further arguments of `file_on_worker`.
+    """
+    tasks = [(path.resolve(), target.resolve(), *rest) for path, target in todo]
+    with (
+        tqdm(total=len(todo), unit="file", disable=None) as bar,
+        closing(cluster.results(file_on_worker, tasks)) as found,
+    ):
+        for number, result in found:
+            path, target = todo[number]
+            said, fresh, errors = ([], False, [result]) if isinstance(result, Exception) else result
+            if said:
+                say("\n".join(said))
+            if target.exists() and (fresh or not errors):
+                outcome.done.append(target)
+                outcome.fresh += [target] if fresh else []
+            for error in errors:
+                outcome.failed(path, error)
+            bar.update()
+
+
+def file_on_worker(
+    path: Path,
+    target: Path,
+    settings: Settings,
+    formats: Sequence[str],
+    dicom_template: str | Path | None,
+    overwrite: bool,
+    plugin: str | None,
+) -> tuple[list[str], bool, list[Exception]]:
+    """Reconstruct one file in this process: what was said, whether it was made now, and what failed."""
+    said, outcome = [], Outcome()
+    with on_worker():
+        if plugin is not None:
+            load_plugin(plugin)
+        settings = replace(settings, runtime=own_device(settings.runtime))
+        if repr(settings) not in HELD:
+            HELD.clear()
+            HELD[repr(settings)] = prepared_prior(settings)
+        prior, exports = HELD[repr(settings)], make_exports(formats, dicom_template)
+        plans = plan_files([path], [target], settings, prior, exports, overwrite, [], outcome.failed)
+        reconstruct_files(plans, settings, prior, exports, overwrite, outcome, said.append)
+    return said, bool(outcome.fresh), [failure.error for failure in outcome.failures]
+
+
+HELD: dict[str, Any] = {}
+"""Of a worker: the prior that it has loaded, by the settings."""
 
 
 def reconstruct_file(

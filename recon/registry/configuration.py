@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import ConfigError, ReconError, nearest, unknown
 from ..io.images import PICTURES, read_array
@@ -73,7 +73,7 @@ def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str 
             f"It takes {', '.join(known)}.",
             f"Give {missing[0]}=...",
         )
-    kinds = {f.name: str(f.type) for f in fields(target)} if is_dataclass(target) else {}
+    kinds = {f.name: str(f.type) for f in fields(cast(Any, target))} if is_dataclass(target) else {}
     settled = {
         key: tuple(value) if isinstance(value, list) and "tuple" in kinds.get(key, "") else value
         for key, value in options.items()
@@ -81,13 +81,13 @@ def construct(target: Callable[..., Any], options: Mapping[str, Any], what: str 
     try:
         made = target(**settled)  # pyright: ignore[reportCallIssue]
     except (TypeError, AttributeError) as error:
-        refuse_misfits(target, options, what)
+        refuse_misfits(cast(Any, target), options, what)
         raise ConfigError(
             f"{what} cannot be made from {options_in_words(options)}.",
             f"{type(error).__name__}: {error}.",
             f"Check the type of each value; that of a file ends in {', '.join(ARRAYS)}.",
         ) from error
-    refuse_misfits(target, options, what)  # after its own words for what it does not take
+    refuse_misfits(cast(Any, target), options, what)  # after its own words for what it does not take
     return made
 
 

@@ -20,6 +20,7 @@ from ..noise import Noise
 from .samplers import coils, product_cost, sampler_costs
 from .solvers import solver_costs
 from .timing import Timed, interleaved
+from .workers import worker_gain
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[object]]] = {
     "dds": product_cost,
     "samplers": sampler_costs,
     "solvers": solver_costs,
+    "workers": worker_gain,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
 QUALITY = ("mri", "simulated", "curve", "denoising")  # not of speed: `recon.benchmark`
