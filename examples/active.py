@@ -23,9 +23,9 @@ inner = recon.POSTERIORS["dds"](prior, steps=20, keep="state")
 
 
 def scanned(choose: str) -> recon.Result:
-    """48 lines in the end, a quarter, chosen while 4 samples are drawn in 20 steps."""
+    """48 lines in the end, a quarter, chosen while 4 samples are drawn in 10 steps."""
     active = recon.Active(inner, choose=choose, measure=lambda chosen: y_full * chosen, budget=48)
-    return recon.sample(problem, prior, active, "sde-dpm++2m", steps=20, samples=4)
+    return recon.sample(problem, prior, active, "sde-dpm++2m", steps=10, samples=4)
 
 
 found, blind = scanned("entropy"), scanned("random")

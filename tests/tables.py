@@ -115,7 +115,7 @@ class SolverRow:
     restart: Callable[[], solvers.Solver] | None = solvers.Euler
     base_call: int = 0
     gaussian_order: int | None = None
-    settled: int = 64
+    settled: int = 32
 
     @property
     def stochastic(self) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from forked import Forked
 from make_kspace import make_fastmri_file
 from make_prior import make_prior
 
@@ -70,7 +69,7 @@ def grid(folder, tmp_path):
             "--out",
             str(tmp_path / out),
         ]
-        go.command = [sys.executable, "-m", "recon.cli", *command]  # the same in a process of its own
+        go.command = command
         return main([*command, *arguments])
 
     return go
@@ -214,29 +213,21 @@ def test_the_same_command_twice_at_once_does_every_cell_once(grid, tmp_path, cap
     """The second leaves the cell of the first alone; that one, interrupted there, is done by the next run."""
     changes = {"seeds": [*range(6)], "methods": {**GRID["methods"], "ddrm": {"solver": "euler"}}, "calls": 60}
     assert grid("--dry-run", **changes) == 0
-    root = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
-
-    def start() -> subprocess.Popen[str]:
-        env = os.environ | root | {"PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(
-            grid.command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    first = start()
-    assert first.stdout is not None and "PSNR" in first.stdout.readline()
+    first = Forked(main, grid.command)
+    assert "PSNR" in first.stdout.readline()
     first.send_signal(signal.SIGSTOP)
     while not within_a_cell(tmp_path / "out"):
         first.send_signal(signal.SIGCONT)
         time.sleep(0.002)
         first.send_signal(signal.SIGSTOP)
         assert first.poll() is None, "it ended before it was caught within a cell"
-    second = start()
-    said, error = second.communicate(timeout=600)
+    second = Forked(main, grid.command)
+    said, error = second.finish()
     assert second.returncode == 1 and "Traceback" not in error  # ddrm cannot solve one of the problems
     assert "Cells that another process is measuring: 1." in said
     first.send_signal(signal.SIGINT)
     first.send_signal(signal.SIGCONT)
-    said, error = first.communicate(timeout=600)
+    said, error = first.finish()
     assert first.returncode == 130 and "Interrupted" in said, error
     assert grid(**changes) == 1
     found = rows(tmp_path / "out")

@@ -3,90 +3,60 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from disks import full_disk
+from forked import Forked
 
 from recon.benchmark.curve.points import POINT_COLUMNS, Point, append_point, read_points
 from recon.benchmark.rows import append_row, read_rows
 from recon.benchmark.sharing import append_line, claimed, whole_lines
 from recon.errors import OutputError
 
-ROOT = Path(__file__).resolve().parent.parent
 ROW = {"key": "a", "status": "done", "cell": {}, "text": "x" * 150}
 SETTINGS = ("f", "p", "case", "dds", "keep=noise", "cg-sense", 3.0, 0.01, 4, 0, "euler", "")
 
 
-def child(code: str, *arguments: object, **options) -> subprocess.Popen[str]:
-    """A Python process that runs ``code`` with the packages of this checkout."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def finished(process: subprocess.Popen[str]) -> str:
-    said, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    return said
-
-
-FILL = """
-import resource, sys
-from pathlib import Path
-from recon.benchmark.curve.points import Point, append_point
-from recon.benchmark.rows import append_row
-from recon.errors import OutputError
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-path, kind, written = Path(sys.argv[1]), sys.argv[2], 0
-try:
-    while True:
-        if kind == "rows":
-            append_row(path, {"key": str(written), "status": "done", "cell": {}, "text": "x" * 150})
-        else:
-            settings = ("f", "p", "case", "dds", "keep=noise", "cg-sense", 3.0, 0.01, 4, 0, "euler", "")
-            append_point(path, Point(*settings, written, 5, 30.0, 28.0))
-        written += 1
-except OutputError as error:
-    print(written, path.read_bytes()[-1:] == b"\\n", error.what, error.why)
-"""
+def fill(path: Path, kind: str) -> tuple[int, OutputError]:
+    """Append rows or points until a disk of 1000 bytes is full: how many there are, and the error."""
+    written = 0
+    with full_disk(1000), pytest.raises(OutputError) as caught:
+        while True:
+            if kind == "rows":
+                append_row(path, ROW | {"key": str(written)})
+            else:
+                append_point(path, Point(*SETTINGS, written, 5, 30.0, 28.0))
+            written += 1
+    return written, caught.value
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of a file's size")
 @pytest.mark.parametrize("kind", ["rows", "points"])
 def test_a_line_that_does_not_fit_on_the_disk_is_not_there_at_all(tmp_path, kind):
     path = tmp_path / "file"
-    count, whole, *said = finished(child(FILL, path, kind)).split(" ", 2)
-    assert whole == "True" and "cannot be written. File too large" in said[0]
-    assert path.stat().st_size <= 1000 and int(count) > 3
+    count, error = fill(path, kind)
+    assert path.read_bytes().endswith(b"\n") and "cannot be written" in error.what
+    assert "File too large" in error.why and path.stat().st_size <= 1000 and count > 3
     read, append, more = (
         (read_rows, append_row, ROW) if kind == "rows" else (read_points, append_point, Point(*SETTINGS, 99))
     )
-    assert len(read(path)) == int(count)
+    assert len(read(path)) == count
     append(path, more)  # there is room again
-    assert len(read(path)) == int(count) + 1
+    assert len(read(path)) == count + 1
 
 
-APPEND = """
-import sys
-from pathlib import Path
-from recon.benchmark.sharing import append_line
-for number in range(100):
-    append_line(Path(sys.argv[1]), f"{sys.argv[2]} {number} " + "x" * 9000, "head")
-"""
+def append_lines(path: Path, name: str) -> None:
+    for number in range(100):
+        append_line(path, f"{name} {number} " + "x" * 9000, "head")
 
 
 def test_processes_append_whole_lines(tmp_path):
     path = tmp_path / "new" / "lines"
-    for process in [child(APPEND, path, name) for name in "abc"]:
-        finished(process)
+    for process in [Forked(append_lines, path, name) for name in "abc"]:
+        assert process.finish() == ("", "") and process.returncode == 0
     head, *lines = whole_lines(path)
     assert head == "head" and len(lines) == 300
     assert {tuple(line.split(" ")[:2]) for line in lines} == {(n, str(k)) for n in "abc" for k in range(100)}
@@ -152,26 +122,20 @@ def test_bytes_that_are_not_text_are_refused(tmp_path):
         read_rows(tmp_path / "rows")
 
 
-CLAIM = """
-import sys, time
-from pathlib import Path
-from recon.benchmark.sharing import claimed
-with claimed(Path(sys.argv[1]), "work") as mine:
-    print(mine, flush=True)
-    time.sleep(600)
-"""
+def claim(folder: Path) -> None:
+    with claimed(folder, "work") as mine:
+        print(mine, flush=True)
+        time.sleep(600)
 
 
 def test_a_claim_is_that_of_one_process_and_dies_with_it(tmp_path):
-    process = child(CLAIM, tmp_path)
-    assert process.stdout is not None
+    process = Forked(claim, tmp_path)
     try:
         assert process.stdout.readline().strip() == "True"
         with claimed(tmp_path, "work") as mine, claimed(tmp_path, "other") as another:
             assert not mine and another
     finally:
-        process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-        process.communicate()
+        process.kill()
     with claimed(tmp_path, "work") as mine:
         assert mine
     assert os.name != "posix" or not list(tmp_path.iterdir())

@@ -34,7 +34,7 @@ def test_example(path, monkeypatch, capsys):
 
 def test_picture(tmp_path, monkeypatch):
     source, out = tmp_path / "slices.npz", tmp_path / "out" / "brain.png"
-    phantom = (1000 * shepp_logan_phantom()[::6, ::6]).astype(np.uint16)
+    phantom = (1000 * shepp_logan_phantom()[::8, ::8]).astype(np.uint16)
     np.savez(source, images=np.stack([phantom] * 5))
     script = next(path for path in EXAMPLES if path.stem == PICTURE)
     monkeypatch.setattr(sys, "argv", [str(script), str(source), str(out)])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from disks import full_disk, names, run_here
+from disks import full_disk, names
+from forked import Forked
 from make_kspace import make_fastmri_file, objects
 
 from recon.cli import main
@@ -52,32 +54,34 @@ def interrupt_after(monkeypatch, count):
 
 # --- two runs at once --------------------------------------------------------------------------------------
 
-SLOW = """
-import sys; from recon.cli import main; from recon.jobs.shared import slices
-real, calls = slices.reconstruct_slices, []
-def slow(*arguments, **options):
-    calls.append(1)
-    if len(calls) == 2:
-        print("ready", flush=True)
-        sys.stdin.readline()
-    return real(*arguments, **options)
-slices.reconstruct_slices = slow
-sys.exit(main(sys.argv[1:]))
-"""
+
+def wait_at_the_second_slice(words: list[str]) -> int:
+    """The command, which goes on with its second slice when told so."""
+    real, calls = slices.reconstruct_slices, []
+
+    def slow(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            print("ready", flush=True)
+            sys.stdin.readline()
+        return real(*arguments, **options)
+
+    slices.reconstruct_slices = slow
+    return main(words)
 
 
 def test_two_runs_of_one_command_at_once(tiny, tmp_path, capsys):
     file = make_fastmri_file(tmp_path / "a.h5", slices=3, noise=0.01)
     out = tmp_path / "out"
     given = command(tiny, "reconstruct", file, "--out", out, "--overwrite")
-    first = run_here(SLOW, *given)
+    first = Forked(wait_at_the_second_slice, given)
     while (line := first.stdout.readline()) != "ready\n":
         assert line, "the first run ended"
     for again in (given, [word for word in given if word != "--overwrite"]):
         assert main(again) == 2
         said = capsys.readouterr().err
         assert "another run is writing it" in said and "overwrite" not in said and "--out" in said
-    first.communicate("\n")
+    first.finish("\n")
     assert first.returncode == 0
     assert names(out) == ["a.h5", "a_000.png", "a_001.png", "a_002.png"]
     assert np.isfinite(read_result(out / "a.h5", samples=True).samples).all()

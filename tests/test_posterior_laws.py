@@ -141,7 +141,7 @@ def test_paths_converge_to_the_posteriors_flow_with_the_solvers_order(where, sol
     start = unflat(10 * random(4, len(world.mean), seed=2), world.domain, world.is_complex)
     sampler = row.make(world, None if problem is None else problem.repeated(len(start)))
     made, errors = solver.make(), []
-    for n in (128, 256):
+    for n in (64, 128):
         grid = [10 * (0.3 / 10) ** (i / n) for i in range(n + 1)]
         x, past = start, ()
         for index, (s, t) in enumerate(pairwise(grid)):

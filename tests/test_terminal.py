@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from forked import Forked
 from make_kspace import make_fastmri_file
 from make_prior import make_prior
 
@@ -190,16 +191,13 @@ def long_run(tmp_path_factory):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_that_can_be_continued(long_run, tmp_path, number, code):
-    with started(*long_run, "--out", tmp_path) as process:
-        assert process.stdout is not None and process.stderr is not None
-        for _ in range(1200):
-            if (
-                list(tmp_path.glob("a_*.png")) or process.poll() is not None
-            ):  # a slice is done, others are not
-                break
-            time.sleep(0.1)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+    process = Forked(main, [*map(str, long_run), "--out", str(tmp_path)])
+    for _ in range(1200):
+        if list(tmp_path.glob("a_*.png")) or process.poll() is not None:  # a slice is done, others are not
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.finish()
     assert process.returncode == code, err
     assert "Interrupted. The same command goes on" in out and "Traceback" not in err
     assert (tmp_path / "a.h5.part").is_file() and not (tmp_path / "a.h5").exists()

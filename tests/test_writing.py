@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from subprocess import PIPE
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from disks import ROOT, full_disk, names, run_here
+from disks import ROOT, full_disk, names
+from forked import Forked
 
 from recon import io
 from recon.errors import OutputError
@@ -50,21 +52,20 @@ def test_no_input_is_written_over(tmp_path, monkeypatch, kind):
 # --- whole files -------------------------------------------------------------------------------------------
 
 
-WRITE_OFTEN = """
-import sys; from pathlib import Path; from recon.io.whole import write_whole
-for n in range(150):
-    write_whole(Path(sys.argv[1]), lambda file: file.write(sys.argv[2].encode() * 20000))
-"""
+def write_often(path: Path, letter: str) -> None:
+    for _ in range(150):
+        write_whole(path, lambda file: file.write(letter.encode() * 20000))
 
 
 def test_two_processes_write_the_same_file(tmp_path):
     path = tmp_path / "x.png"
-    both = [run_here(WRITE_OFTEN, path, letter, stderr=PIPE) for letter in "ab"]
+    both = [Forked(write_often, path, letter) for letter in "ab"]
     while any(process.poll() is None for process in both):
         if path.exists():
             content = path.read_bytes()
             assert len(content) == 20000 and len(set(content)) == 1
-    assert [process.communicate()[1] for process in both] == ["", ""]
+    assert [process.finish() for process in both] == [("", "")] * 2
+    assert [process.returncode for process in both] == [0, 0]
     assert names(tmp_path) == ["x.png"]
 
 
@@ -158,20 +159,19 @@ def write_all(writer: io.ResultWriter) -> None:
     writer.finish()
 
 
-HOLD = """
-import sys; from pathlib import Path; import test_writing as t; from recon import io
-writer = io.ResultWriter(Path(sys.argv[1]), **t.GIVEN)
-writer.write(1, **t.SLICE)
-print("ready", flush=True)
-if sys.stdin.readline().strip() == "finish":
-    t.write_all(writer)
-"""
+def hold(path: Path) -> None:
+    """Begin a result, and finish it when told so."""
+    writer = io.ResultWriter(path, **GIVEN)
+    writer.write(1, **SLICE)
+    print("ready", flush=True)
+    if sys.stdin.readline().strip() == "finish":
+        write_all(writer)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_second_writer_is_refused_and_the_first_finishes(tmp_path, overwrite):
     path = tmp_path / "x.h5"
-    first = run_here(HOLD, path)
+    first = Forked(hold, path)
     assert first.stdout.readline() == "ready\n"
     for check in (
         lambda: io.ResultWriter(path, **GIVEN, overwrite=overwrite),
@@ -180,16 +180,15 @@ def test_the_second_writer_is_refused_and_the_first_finishes(tmp_path, overwrite
         with pytest.raises(OutputError, match="another run is writing it") as caught:
             check()
         assert "overwrite" not in str(caught.value) and "--out" in caught.value.do
-    assert first.communicate("finish\n")[0] == "" and first.returncode == 0
+    assert first.finish("finish\n") == ("", "") and first.returncode == 0
     assert names(tmp_path) == ["x.h5"] and io.is_done(path, GIVEN["config"])
 
 
 def test_a_killed_writer_blocks_nobody(tmp_path):
     path = tmp_path / "x.h5"
-    first = run_here(HOLD, path)
+    first = Forked(hold, path)
     assert first.stdout.readline() == "ready\n"
     first.kill()
-    first.wait()
     refuse_busy(path)
     with io.ResultWriter(path, **GIVEN) as writer:
         assert writer.todo == [0, 2]

@@ -200,6 +200,7 @@ SIMULATED_ARGUMENTS = (
     Argument("--seed", "N", "which scans, and their phase, coils and noise (default 0)", type=int, default=0),
     Argument("--again", "NAME", "methods to measure anew, as after a change", nargs="+", default=[]),
 )
+TRAJECTORY_ARGUMENTS = (Argument("--slices", "N", "so many of the first slices (default 2)", type=int),)
 
 COMMANDS = {
     "demo": Command(
@@ -378,7 +379,7 @@ COMMANDS = {
                 "names",
                 "NAME",
                 "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, workers, all if no name "
-                "is given; quality: mri, simulated, curve, denoising",
+                "is given; quality: mri, simulated, trajectory, curve, denoising",
                 nargs="*",
             ),
             Argument(
@@ -394,14 +395,14 @@ COMMANDS = {
             Argument(
                 "--methods",
                 "NAME",
-                "for mri and simulated: zero-filled, cg-sense, bart, tv, oracle, recon (default all)",
+                "for mri, simulated and trajectory: zero-filled, cg-sense, bart, tv, oracle, recon (default all there are)",
                 nargs="+",
                 default=[],
             ),
             Argument(
                 "--cases",
                 "CASE",
-                'for mri and curve: masks by name, such as "4x equispaced"',
+                'for mri and curve: masks by name, such as "4x equispaced"; for trajectory such as "radial, 24 spokes"',
                 nargs="+",
                 default=[],
             ),
@@ -415,6 +416,7 @@ COMMANDS = {
         ),
         {
             "recon bench simulated: reconstructions of scans simulated over the range they come in": SIMULATED_ARGUMENTS,
+            "recon bench trajectory: radial and spiral scans simulated from --images, phase, coils and noise from --seed": TRAJECTORY_ARGUMENTS,
             "recon bench curve: PSNR against network calls, one curve per solver": CURVE_ARGUMENTS,
             "recon bench denoising: PSNR of priors on the validation sets of a training's --config (default brain-mri)": DENOISING_ARGUMENTS,
         },

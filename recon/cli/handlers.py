@@ -290,6 +290,8 @@ def run_bench(args: argparse.Namespace) -> int:
             compare_priors(args)
         elif name == "simulated":
             code = measure_simulated(args)
+        elif name == "trajectory":
+            compare_along_trajectories(args)
         elif not args.dry_run:
             from ..benchmark.scans.comparison import run_comparison
 
@@ -322,6 +324,22 @@ def compare_priors(args: argparse.Namespace) -> None:
         from ..benchmark.denoising import compare_denoising
 
         compare_denoising(args.prior or ["brain-mri"], args.config, args.data, args.sigmas)
+
+
+def compare_along_trajectories(args: argparse.Namespace) -> None:
+    """Print the table of simulated non-Cartesian scans."""
+    if not args.dry_run:
+        from ..benchmark.scans.trajectories import run_trajectories
+
+        run_trajectories(
+            args.config,
+            args.data,
+            images=args.images,
+            cases=args.cases,
+            methods=args.methods,
+            count=args.slices,
+            seed=args.seed,
+        )
 
 
 def measure_simulated(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""BART's wavelet reconstruction of multi-coil k-space, run as the program ``bart``."""
+"""BART's wavelet reconstruction of multi-coil k-space, Cartesian or along a trajectory, run as the program ``bart``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,46 @@ def bart_wavelets(y: Tensor, weight: float, maps: Tensor) -> Tensor:
         run_bart(["pics", "-S", "-e", "-i100", "-R", f"W:7:0:{weight}", k, m, image])
         sets = torch.from_numpy(np.array(read_cfl(image))).reshape(*y.shape[1:], len(maps))
     return rss(sets.permute(2, 0, 1))
+
+
+CALIBRATION = 24  # samples of the gridded centre, to a side, that BART's maps are estimated from
+
+
+def bart_maps_along(y: Tensor, trajectory: Tensor, size: int) -> Tensor:
+    """``bart ecalib`` of the centre of k-space (coils, readouts, samples) gridded by ``bart nufft``: (coils, size, size).
+
+    ``trajectory`` (readouts, samples, 2) in cycles per pixel. Raises `ConfigError` where BART fails.
+    """
+    low, full = f"{CALIBRATION}:{CALIBRATION}:1", ["0", str(size), "1", str(size)]
+    with tempfile.TemporaryDirectory() as folder:
+        t, k, images, centre, maps = (os.path.join(folder, name) for name in ("t", "k", "i", "c", "m"))
+        write_along(t, k, y, trajectory, size)
+        run_bart(["nufft", "-i", "-d", low, t, k, images])
+        run_bart(["fft", "-u", "7", images, centre])
+        run_bart(["resize", "-c", *full, centre, images])
+        run_bart(["ecalib", "-m1", "-r", str(CALIBRATION), images, maps])
+        found = torch.from_numpy(np.array(read_cfl(maps)))
+    return found.reshape(size, size, len(y)).permute(2, 0, 1).contiguous()
+
+
+def bart_wavelets_along(y: Tensor, trajectory: Tensor, weight: float, maps: Tensor) -> Tensor:
+    """``bart pics -R W -t`` of k-space (coils, readouts, samples) with maps (coils, N, N): the magnitude (N, N).
+
+    As `bart_wavelets`; trajectory (readouts, samples, 2) in cycles per pixel.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        t, k, m, image = (os.path.join(folder, name) for name in ("t", "k", "m", "image"))
+        write_along(t, k, y, trajectory, maps.shape[-1])
+        write_cfl(m, maps.permute(1, 2, 0)[:, :, None].numpy())
+        run_bart(["pics", "-S", "-e", "-i100", "-R", f"W:3:0:{weight}", "-t", t, k, m, image])
+        return torch.from_numpy(np.array(read_cfl(image))).abs().reshape(maps.shape[-2:])
+
+
+def write_along(t: str, k: str, y: Tensor, trajectory: Tensor, size: int) -> None:
+    """BART's files of a trajectory (3, samples, readouts), in cycles per field of view, and of k-space along it."""
+    points = torch.nn.functional.pad(size * trajectory, (0, 1)).permute(2, 1, 0)
+    write_cfl(t, points.to(torch.complex64).numpy())
+    write_cfl(k, y.permute(2, 1, 0)[None].numpy())
 
 
 def run_bart(command: list[str]) -> None:

@@ -46,21 +46,11 @@ def simulate_scan(
     """
     n = matrix or max(image.shape)
     sampled = make_mask(mask, (n, n), accel, lines / n, seed)
-    generator = torch.Generator().manual_seed(seed)
-    still = squared(image.to(dtype.to_real()))
-    if n > len(still):
-        still = ifft2c(resized(fft2c(still.to(dtype)), n)).real
-    size = len(still)
-    turn = float(torch.rand((), generator=generator)) * 2 * math.pi
-    gains = random_gains(coils, generator)[:, None, None]
-    coil_images = (
-        receive(coils, size, turn) * gains * torch.polar(still, image_phase(size, generator).to(still))
-    )
-    clean = resized(fft2c(coil_images.to(dtype)), n)
+    coil_images, maps = simulated_coils(image, coils, n, seed, dtype)
+    clean = resized(fft2c(coil_images), n)
     reference = rss(ifft2c(clean))
     sigma = noise * peak(reference.float())
     drawn = Noise(seed, (0,))(torch.empty(1, *clean.shape, dtype=dtype), 0, "scan")[0]
-    maps = (receive(coils, n, turn) * gains).to(dtype)
     return Scan(
         clean + sigma * drawn,
         sampled,
@@ -69,6 +59,25 @@ def simulate_scan(
         maps / rss(maps),
         object_support(reference),
     )
+
+
+def simulated_coils(
+    image: Tensor, coils: int, matrix: int, seed: int, dtype: torch.dtype = torch.complex64
+) -> tuple[Tensor, Tensor]:
+    """Coil images (coils, n, n) of a magnitude slice on its own grid, or that of a larger matrix, see `simulate_scan`.
+
+    And the sensitivities (coils, matrix, matrix) that made them. Everything random comes from ``seed``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    still = squared(image.to(dtype.to_real()))
+    if matrix > len(still):
+        still = ifft2c(resized(fft2c(still.to(dtype)), matrix)).real
+    size = len(still)
+    turn = float(torch.rand((), generator=generator)) * 2 * math.pi
+    gains = random_gains(coils, generator)[:, None, None]
+    phased = torch.polar(still, image_phase(size, generator).to(still))
+    seen = receive(coils, size, turn) * gains * phased
+    return seen.to(dtype), (receive(coils, matrix, turn) * gains).to(dtype)
 
 
 def receive(coils: int, size: int, turn: float) -> Tensor:
