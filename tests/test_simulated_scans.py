@@ -17,7 +17,7 @@ from recon.benchmark.methods.classical import climb
 from recon.benchmark.rows import read_rows
 from recon.benchmark.scans.design import RANGE, SimulatedCell, design
 from recon.benchmark.scans.report import lines_of, summarised
-from recon.benchmark.scans.simulated import resized, simulate_scan
+from recon.benchmark.scans.simulated import resized_kspace, simulate_scan
 from recon.cli import main
 from recon.errors import ConfigError
 
@@ -69,7 +69,7 @@ def test_a_seed_is_one_scan():
 def test_another_matrix_keeps_the_values():
     smooth = torch.exp(-(torch.linspace(-4, 4, 64)[:, None] ** 2) - torch.linspace(-4, 4, 64) ** 2)
     for size in (32, 64, 96, 128):
-        image = ifft2c(resized(fft2c(smooth.to(torch.complex64)), size)).real
+        image = ifft2c(resized_kspace(fft2c(smooth.to(torch.complex64)), size)).real
         assert image.shape == (size, size)
         assert image.max() == pytest.approx(1, abs=0.02) and image[0].abs().max() < 1e-3
 

@@ -47,7 +47,7 @@ def simulate_scan(
     n = matrix or max(image.shape)
     sampled = make_mask(mask, (n, n), accel, lines / n, seed)
     coil_images, maps = simulated_coils(image, coils, n, seed, dtype)
-    clean = resized(fft2c(coil_images), n)
+    clean = resized_kspace(fft2c(coil_images), n)
     reference = rss(ifft2c(clean))
     sigma = noise * peak(reference.float())
     drawn = Noise(seed, (0,))(torch.empty(1, *clean.shape, dtype=dtype), 0, "scan")[0]
@@ -71,7 +71,7 @@ def simulated_coils(
     generator = torch.Generator().manual_seed(seed)
     still = squared(image.to(dtype.to_real()))
     if matrix > len(still):
-        still = ifft2c(resized(fft2c(still.to(dtype)), matrix)).real
+        still = ifft2c(resized_kspace(fft2c(still.to(dtype)), matrix)).real
     size = len(still)
     turn = float(torch.rand((), generator=generator)) * 2 * math.pi
     gains = random_gains(coils, generator)[:, None, None]
@@ -111,7 +111,7 @@ def squared(image: Tensor) -> Tensor:
     return whole
 
 
-def resized(kspace: Tensor, size: int) -> Tensor:
+def resized_kspace(kspace: Tensor, size: int) -> Tensor:
     """k-space (..., n, n) cut or filled with zeros to (..., size, size), such that the image keeps its values."""
     n = kspace.shape[-1]
     kept = min(n, size)

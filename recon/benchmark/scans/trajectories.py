@@ -35,7 +35,7 @@ from ..scene import Scene
 from .methods import DEFAULT, chosen_methods
 from .real import Say, find_file, shared_folder
 from .run import STACK_FILE
-from .simulated import resized, simulated_coils
+from .simulated import resized_kspace, simulated_coils
 
 MATRIX, COILS_OF_SCAN, NOISE = 192, 8, 0.004
 WAVELETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)  # BART's lambdas along a trajectory
@@ -137,7 +137,7 @@ def simulate_along(
     share = matrix / fine.shape[-1]
     A = NonCartesianMRI(share * points, shape=(fine.shape[-2], fine.shape[-1]))
     clean = share * A(fine[:, None])[:, 0]
-    reference = rss(ifft2c(resized(fft2c(fine), matrix)))
+    reference = rss(ifft2c(resized_kspace(fft2c(fine), matrix)))
     drawn = Noise(seed, (0,))(torch.empty(1, *clean.shape, dtype=clean.dtype), 0, "scan")[0]
     return (clean + noise * peak(reference) * drawn).reshape(-1, *points.shape[:-1]), reference
 
