@@ -20,6 +20,7 @@ from .noncartesian import NonCartesianMRI, density_compensation, radial_trajecto
 from .per_image import PerImage
 from .physics import to_deepinv
 from .pixels import Inpainting, SuperResolution
+from .whitened import Whitened, whitened
 
 __all__ = [
     "CT",
@@ -37,6 +38,8 @@ __all__ = [
     "Operator",
     "OperatorError",
     "PerImage",
+    "Whitened",
+    "whitened",
     "Scale",
     "Sum",
     "SuperResolution",

@@ -16,6 +16,7 @@ from operators.errors import OperatorError
 from operators.krylov import cg
 from operators.per_image import PerImage
 from operators.usable import refuse_unusable
+from operators.whitened import whitened
 
 from .actions import Actions, core, offered, parts, with_core
 from .errors import ConfigError
@@ -23,7 +24,7 @@ from .errors import ConfigError
 NEAR_STEPS = 3  # of conjugate gradients, once a problem: from then on a residual costs one product with A^H A
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Problem:
     """An operator, its measurements y (B, *A.codomain), and their noise.
 
@@ -31,14 +32,17 @@ class Problem:
     measurements have ``E|n|^2 = 2 sigma^2``. Where A measures nothing, y is set to zero, so full k-space
     will do beside a mask. Refused: a y of another shape or kind, on another device, with NaN or
     infinity; a negative sigma.
+
+    A tensor (*A.codomain) or (B, *A.codomain) is the standard deviation of each measurement, infinite where it says
+    nothing. The problem is then whitened, for every sampler: A and y are divided by it (`operators.whitened`), and
+    ``sigma`` is 1; ``A``, ``y`` and residuals are those of the whitened problem, as in weighted least squares.
     """
 
     A: Operator
     y: Tensor
-    sigma: float = 0.0
+    sigma: float
 
-    def __post_init__(self):
-        A, y = self.A, self.y
+    def __init__(self, A: Operator, y: Tensor, sigma: float | Tensor = 0.0):
         refuse_operator(A, working_dtype(y) if isinstance(y, Tensor) else torch.get_default_dtype())
         if not isinstance(y, Tensor) or tuple(y.shape[1:]) != tuple(A.codomain):
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
@@ -66,13 +70,16 @@ class Problem:
                 "Move one with .to(device).",
             )
         refuse_no_numbers("y", y)
-        if not (is_real(self.sigma) and math.isfinite(self.sigma) and self.sigma >= 0):
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            A, y, sigma = whitened_problem(A, y, sigma)
+        if not (is_real(sigma) and math.isfinite(sigma) and sigma >= 0):
             raise ConfigError(
-                f"sigma is {self.sigma!r}.",
+                f"sigma is {sigma!r}.",
                 "It is a standard deviation, in the units of y.",
                 "Give that of the noise per real component, or 0 for none.",
             )
-        object.__setattr__(self, "sigma", float(self.sigma))
+        object.__setattr__(self, "A", A)
+        object.__setattr__(self, "sigma", float(sigma))
         object.__setattr__(self, "y", A.masked(y))
 
     @cached_property
@@ -189,6 +196,19 @@ def refuse_operator(A: object, dtype: torch.dtype) -> None:
         refuse_unusable(A, dtype)
     except OperatorError as error:
         raise ConfigError(error.what, error.why, error.do) from error
+
+
+def whitened_problem(A: Operator, y: Tensor, sigma: Tensor) -> tuple[Operator, Tensor, float]:
+    """``A / sigma``, ``y / sigma`` and 1, for a standard deviation of each measurement; raises `ConfigError`."""
+    if sigma.ndim == y.ndim and len(sigma) not in (1, len(y)):
+        raise ConfigError(
+            f"sigma is {tuple(sigma.shape)}.", f"y holds {len(y)} images.", "Give as many, or one."
+        )
+    try:
+        white = whitened(A, sigma.detach().to(y.device))
+    except OperatorError as error:
+        raise ConfigError(error.what, error.why, error.do) from error
+    return white, y / sigma.to(y.device, y.dtype.to_real()), 1.0
 
 
 def is_real(value: object) -> bool:

@@ -78,6 +78,12 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "complexified, several images": lambda: op.Complexified(
         op.PerImage((op.Inpainting(_mask(5, 4)), op.Inpainting(1 - _mask(5, 4))))
     ),
+    "whitened": lambda: op.whitened(op.Inpainting(_mask(5, 4)), _random(1, 5, 4).abs() + 0.1),
+    "whitened, some of nothing": lambda: op.whitened(
+        op.SuperResolution((1, 8, 8), factor=2, filter="box").to(torch.float64),
+        torch.where(_mask(4, 4) > 0, 0.5, torch.inf).double()[None],
+    ),
+    "whitened, each image": lambda: op.whitened(op.Blur(_random(3, 3), (1, 5, 6)), _random(2, 1, 5, 6).exp()),
     "per image": lambda: op.PerImage((op.Inpainting(_mask(5, 4)), op.Inpainting(1 - _mask(5, 4)))),
 }
 

@@ -32,16 +32,16 @@ def posed() -> tuple[Problem, object]:
 
 
 def piece(seed: int) -> int:
-    """One piece of work, like a cell of a benchmark: two samples in ten calls. Its number of network calls."""
+    """One piece of work, like a cell of a benchmark: two samples in five calls each. Its number of network calls."""
     with on_worker():
         problem, prior = posed()
-        return sample(problem, prior, steps=10, samples=2, seed=seed).network_calls
+        return sample(problem, prior, steps=5, samples=2, seed=seed).network_calls
 
 
 def seconds_of(workers: int) -> float:
     """The time of `PIECES` pieces by so many workers that have loaded what they need."""
     with Cluster(workers=workers).client(PIECES) as client:
-        list(gathered(client, piece, [(seed,) for seed in range(4 * workers)]))
+        list(gathered(client, piece, [(seed,) for seed in range(2 * workers)]))
         started = time.monotonic()
         list(gathered(client, piece, [(seed,) for seed in range(PIECES)]))
         return time.monotonic() - started
