@@ -494,7 +494,7 @@ POSTERIORS: dict[str, PosteriorRow] = {
     ),
     "dds, matched, keep state": PosteriorRow(
         "dds",
-        lambda prior, problem: posteriors.DDS(prior, problem, steps=8, keep="state", tol=0.0),
+        lambda prior, problem: posteriors.DDS(prior, problem, steps=5, keep="state", tol=0.0),
         exact="isotropic",
     ),
     "dds, local variance": PosteriorRow(
@@ -507,7 +507,7 @@ POSTERIORS: dict[str, PosteriorRow] = {
     "mcg": PosteriorRow("mcg", posteriors.MCG),
     "pigdm": PosteriorRow(
         "pigdm",
-        lambda prior, problem: posteriors.PiGDM(prior, problem, steps=8, tol=0.0),
+        lambda prior, problem: posteriors.PiGDM(prior, problem, steps=5, tol=0.0),
         exact="isotropic",
     ),
     "mmps": PosteriorRow("mmps", posteriors.MMPS),
