@@ -56,7 +56,9 @@ def test_bart_has_our_conventions():
         kspace, reference = simulate_along(image, points, N, noise=1e-3)
         maps = bart_maps_along(kspace, points, N)
         found = bart_wavelets_along(kspace, points, 1e-3, maps)
-        assert maps.shape == (8, N, N) and float(scaled_psnr(found, reference)) > 22
+        assert maps.shape == (1, 8, N, N) and float(scaled_psnr(found, reference)) > 22
+        two = bart_wavelets_along(kspace, points, 1e-3, torch.cat((maps, 0 * maps)))  # a second set of none
+        assert float(scaled_psnr(two, found)) > 40
         A = NonCartesianMRI(points.float(), maps, shape=(N, N))
         assert A.codomain == (8, points[..., 0].numel())
 

@@ -55,7 +55,7 @@ CALIBRATION = 24  # samples of the gridded centre, to a side, that BART's maps a
 
 
 def bart_maps_along(y: Tensor, trajectory: Tensor, size: int) -> Tensor:
-    """``bart ecalib`` of the centre of k-space (coils, readouts, samples) gridded by ``bart nufft``: (coils, size, size).
+    """``bart ecalib`` of the centre of k-space (coils, readouts, samples) gridded by ``bart nufft``: (1, coils, size, size).
 
     ``trajectory`` (readouts, samples, 2) in cycles per pixel. Raises `ConfigError` where BART fails.
     """
@@ -68,20 +68,21 @@ def bart_maps_along(y: Tensor, trajectory: Tensor, size: int) -> Tensor:
         run_bart(["resize", "-c", *full, centre, images])
         run_bart(["ecalib", "-m1", "-r", str(CALIBRATION), images, maps])
         found = torch.from_numpy(np.array(read_cfl(maps)))
-    return found.reshape(size, size, len(y)).permute(2, 0, 1).contiguous()
+    return found.reshape(size, size, len(y)).permute(2, 0, 1)[None].contiguous()
 
 
 def bart_wavelets_along(y: Tensor, trajectory: Tensor, weight: float, maps: Tensor) -> Tensor:
-    """``bart pics -R W -t`` of k-space (coils, readouts, samples) with maps (coils, N, N): the magnitude (N, N).
+    """``bart pics -R W -t`` of k-space (coils, readouts, samples) with maps (sets, coils, N, N): the magnitude (N, N).
 
     As `bart_wavelets`; trajectory (readouts, samples, 2) in cycles per pixel.
     """
     with tempfile.TemporaryDirectory() as folder:
         t, k, m, image = (os.path.join(folder, name) for name in ("t", "k", "m", "image"))
         write_along(t, k, y, trajectory, maps.shape[-1])
-        write_cfl(m, maps.permute(1, 2, 0)[:, :, None].numpy())
+        write_cfl(m, maps.permute(2, 3, 1, 0)[:, :, None].numpy())
         run_bart(["pics", "-S", "-e", "-i100", "-R", f"W:3:0:{weight}", "-t", t, k, m, image])
-        return torch.from_numpy(np.array(read_cfl(image))).abs().reshape(maps.shape[-2:])
+        sets = torch.from_numpy(np.array(read_cfl(image))).reshape(*maps.shape[-2:], len(maps))
+    return rss(sets.permute(2, 0, 1))
 
 
 def write_along(t: str, k: str, y: Tensor, trajectory: Tensor, size: int) -> None:
