@@ -386,7 +386,7 @@ SOLVERS: dict[str, SolverRow] = {
         f"pc, {predictor}, {type(process).__name__}": SolverRow(
             "pc", _predictor(predictor, process), "predictor",
             _laws("final_x0", "kernel", "one call", "stochastic"), weak_order=1, grid=grid, bound=bound,
-            mean_exact=mean_exact,
+            mean_exact=mean_exact, settled=64 if isinstance(process, Flow) else 32,
         )
         for predictor, process, grid, bound, mean_exact in (
             ("reverse-diffusion", VE(), "lam", 1e-1, True), ("reverse-diffusion", VP(), "t", 2.5e-2, False),
