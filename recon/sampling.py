@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any, cast
 
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from . import grids
-from .errors import ConfigError, SamplingError
+from .errors import ConfigError, SamplingError, unknown
 from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import Posterior
+from .posteriors.usual import FORMS_OF_A_SAMPLER, PAPER, Usual
 from .priors import about
 from .problem import Problem, refuse_no_numbers, working_dtype
-from .registry.objects import make_grid, make_sampler, make_solver
+from .registry.objects import make_grid, make_sampler, make_solver, sampler_class
 from .registry.recipe import Recipe, build
 from .result import Result
 from .solvers import Solver
@@ -53,7 +54,7 @@ def sample(
     problem: Problem,
     prior,
     posterior: str | Posterior = "dds",
-    solver: str | Solver = "dpm++2m",
+    solver: str | Solver | None = None,
     steps: int = 20,
     samples: int = 4,
     seed: int = 0,
@@ -61,16 +62,22 @@ def sample(
     init: Tensor | None = None,
     sigma_start: float | None = None,
     *,
+    options: Mapping[str, Any] | None = None,
+    form: str = "usual",
     images: Sequence[int] | None = None,
     watch: Callable[[int, State, float], None] | None = None,
 ) -> Result:
     """Draw ``samples`` images a measurement from p(x0 | y), all rows in one batch.
 
-    ``prior``: a `recon.priors.Denoiser`. ``posterior``: a sampler by name; or as an object, which is not changed,
-    built with this prior or with none (one of another prior is refused), of this problem or any.
+    ``prior``: a `recon.priors.Denoiser`. ``posterior``: a sampler by name, with ``options`` of its constructor; or as an
+    object, which is not changed, built with this prior or with none (one of another prior is refused), of this
+    problem or any.
 
-    From pure noise at ``prior.sigma_max`` (80 without) on a Karras grid to ``prior.sigma_min`` (.002),
-    then 0; or from ``init`` (B, *domain) plus noise of ``sigma_start``. A prior with a ``start`` of its
+    A name stands for the sampler's recipe (`posteriors.usual.Usual`, printed by ``recon list samplers``): options, solver,
+    grid and first level are those that were measured best; what is given here goes first. ``form="paper"``, and an
+    object, have no recipe: its constructor's defaults, the solver dpm++2m, pure noise at ``prior.sigma_max`` (80
+    without) and a Karras grid to ``prior.sigma_min`` (.002), then 0. ``init`` (B, *domain): start from it plus noise
+    of ``sigma_start``. A prior with a ``start`` of its
     own (`recon.restoration`) begins there instead of at pure noise. ``grid``: a name of
     `recon.grids`, or the levels themselves. ``images`` identify the images to the noise (default
     0, 1, ...), so that an image's samples do not depend on its batch. ``watch(step, state, residual)``
@@ -87,12 +94,15 @@ def sample(
         raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
     known, pixels = about(prior), problem
     problem = known.space.pose(pixels)
-    levels = noise_levels(prior, steps, grid, init, sigma_start)
+    usual = usual_of(posterior, form, options)
+    levels = noise_levels(prior, steps, grid, init, sigma_start, usual)
+    if solver is None:
+        solver = make_solver(usual.solver, usual.solver_options)
     solver = make_solver(solver) if isinstance(solver, str) else as_solver(solver)
     rows = problem.precomputed().repeated(samples)
     counted = Counted(prior)
     if isinstance(posterior, str):
-        sampler = make_sampler(posterior, counted, rows)
+        sampler = make_sampler(posterior, counted, rows, {**usual.options, **(options or {})})
     else:
         refuse_other_prior(posterior, prior)
         sampler = posterior.given(rows).with_prior(counted)
@@ -129,6 +139,21 @@ def sample_by(recipe: Recipe, problem: Problem, prior, **rest: Any) -> Result:
     return sample(problem, prior, *build(recipe, prior), recipe.steps, recipe.samples, recipe.seed, **rest)
 
 
+def usual_of(posterior: str | Posterior, form: str, options: Mapping[str, Any] | None) -> Usual:
+    """The recipe of a sampler that is called by name; raises `ConfigError` for a form or options that do not apply."""
+    if form not in FORMS_OF_A_SAMPLER:
+        raise unknown("form", form, FORMS_OF_A_SAMPLER)
+    if isinstance(posterior, str):
+        return PAPER if form == "paper" else getattr(sampler_class(posterior), "usual", PAPER)
+    if options:
+        raise ConfigError(
+            f"{type(posterior).__name__} was given as an object, and options beside it.",
+            "An object has its options.",
+            'Give its name, posterior="dds", or build it with them.',
+        )
+    return PAPER
+
+
 def refuse_other_prior(sampler: Posterior, prior) -> None:
     """Raise `ConfigError` where ``sampler`` was built with another prior: one of the two would be lost."""
     own = sampler.prior
@@ -162,7 +187,9 @@ def refuse_other_images(prior, batch: int) -> None:
         )
 
 
-def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> list[float]:
+def noise_levels(
+    prior, steps: int, grid, init, sigma_start: float | None, usual: Usual = PAPER
+) -> list[float]:
     """The levels of the walk, from ``sigma_0`` down to 0, as `sample` says; raises `ConfigError` where they contradict."""
     named = grid is None or isinstance(grid, str)
     if init is not None and sigma_start is None and named:
@@ -180,9 +207,9 @@ def noise_levels(prior, steps: int, grid, init, sigma_start: float | None) -> li
                 "Leave one of the two out.",
             )
         return levels
-    low, high = about(prior).usual
-    top = high if sigma_start is None else sigma_start
-    return make_grid(str(grid or "karras"), steps, top, min(low, top / 2))
+    top, low = usual.levels(prior)
+    top = top if sigma_start is None else sigma_start
+    return make_grid(str(grid or usual.grid), steps, top, min(low, top / 2))
 
 
 def zeros(problem: Problem, rows: int) -> Tensor:

@@ -228,7 +228,7 @@ def test_kspace_of_one_coil_is_its_image(folder):
     image = load_sets(folder, [ImageSet("one.h5")], 100, folder / "kept").images[0]
     with h5py.File(folder / "one.h5") as file:
         wanted = torch.from_numpy(ifft2c(file["kspace"][0]))  # type: ignore[index]
-    torch.testing.assert_close(image, (wanted / wanted.abs().max()).to(image.dtype), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(image[0], (wanted / wanted.abs().max()).to(image.dtype), rtol=1e-4, atol=1e-5)
 
 
 def test_images_of_kspace_are_made_once_and_anew_when_the_file_changes(folder, monkeypatch):
@@ -276,7 +276,7 @@ def test_kspace_that_no_prior_can_learn_from_is_refused(folder, case):
 def test_complex_images_are_augmented_as_magnitudes_are(options):
     """A real image seen as complex gives the same view; its phase goes with it and random phase is added to it."""
     image = 1 + torch.rand(2, 24, 24, generator=torch.Generator().manual_seed(0))
-    image = torch.nn.functional.avg_pool2d(image[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    image = torch.nn.functional.avg_pool2d(image[:, None], 5, 1, 2, count_include_pad=False)
     options = {"blur": 0.0, **options}
 
     def view(x: torch.Tensor) -> torch.Tensor:

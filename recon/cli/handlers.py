@@ -141,9 +141,8 @@ def files_read(args: argparse.Namespace) -> list[str]:
 
 def run_restore(args: argparse.Namespace) -> int:
     """Restore pictures and arrays."""
-    from ..jobs.restore import DEFAULTS, RestoreSettings, restore
+    from ..jobs.restore import RestoreSettings, restore, restore_recipe
     from ..registry.configuration import construct, parse_options
-    from ..registry.recipe import make_recipe
     from ..runtime.runtime import Runtime
 
     load(args)
@@ -153,7 +152,7 @@ def run_restore(args: argparse.Namespace) -> int:
         parse_options(args.operator_args),
         args.measured,
         tuple(args.size) if args.size else None,
-        make_recipe(DEFAULTS | flags_given(args, *RECIPE_FLAGS)),
+        restore_recipe(flags_given(args, *RECIPE_FLAGS)),
         construct(Runtime, flags_given(args, *RUNTIME_FLAGS), "The runtime"),
     )
     outcome = restore(args.images, job, args.out, **how(args))

@@ -18,8 +18,13 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 STACK = "images"  # the name of a stack of slices in an npz file
 
 
-def read_array(path: str | Path) -> Tensor:
-    """The array in a .npy file as it is stored, or a picture as (H, W) float32 in 0 to 1, colour as its luminance.
+COLOURS = 3
+
+
+def read_array(path: str | Path, colour: bool = False) -> Tensor:
+    """The array in a .npy file as it is stored, or a picture as (H, W) float32 in 0 to 1.
+
+    One with colours is its luminance, or with ``colour`` (3, H, W).
 
     Raises `InputError` for a file that is missing, damaged, of another format, or not of numbers.
     """
@@ -31,7 +36,11 @@ def read_array(path: str | Path) -> Tensor:
             f"What is read is {', '.join((*PICTURES, '.npy'))}.",
             "Convert it to one of these.",
         )
-    array = NpyStore(path).fetch("") if suffix == ".npy" else read_picture(path)
+    if suffix == ".npy":
+        array = NpyStore(path).fetch("")
+    else:
+        array = read_picture(path, colour)
+        array = array[0] if colour and (array == array[:1]).all() else array
     if array.dtype.kind not in "fciub":
         raise InputError(
             f"{path} holds {array.dtype}, not numbers.",
@@ -43,13 +52,14 @@ def read_array(path: str | Path) -> Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def read_image(path: str | Path, measured: bool = False) -> Tensor:
+def read_image(path: str | Path, measured: bool = False, colour: bool = False) -> Tensor:
     """An image (H, W), float32 or complex64, of a picture or an array; a measurement (1, ...).
 
-    A measured picture has one channel, (1, 1, H, W); a measured array is taken as it is. Raises
-    `InputError` for what `read_array` refuses, for NaN and infinity, and for an image of other axes.
+    With ``colour`` a real image of three channels is (3, H, W), else a picture's luminance is taken, and an array
+    refused. A measured picture is (1, channels, H, W); a measured array is taken as it is. Raises `InputError` for what
+    `read_array` refuses, for NaN and infinity, and for an image of other axes.
     """
-    tensor = read_array(path)
+    tensor = read_array(path, colour)
     tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
     if not torch.isfinite(tensor).all():
         raise InputError(
@@ -58,12 +68,17 @@ def read_image(path: str | Path, measured: bool = False) -> Tensor:
             "Write the file again.",
         )
     if measured:
-        return tensor[None, None] if Path(path).suffix.lower() in PICTURES else tensor[None]
+        gray_picture = Path(path).suffix.lower() in PICTURES and tensor.ndim == 2
+        return tensor[None, None] if gray_picture else tensor[None]
+    if colour and tensor.ndim == 3 and len(tensor) == COLOURS and not tensor.is_complex():
+        return tensor
     if tensor.ndim == 3 and len(tensor) == 1:
         tensor = tensor[0]
     if tensor.ndim != 2 or tensor.numel() == 0:
         raise InputError(
-            f"{path} has shape {tuple(tensor.shape)}.", "An image is (H, W).", "Take one slice of it."
+            f"{path} has shape {tuple(tensor.shape)}.",
+            "An image is (H, W), or in colour (3, H, W) and real.",
+            "Take one slice of it, or put the colours first.",
         )
     return tensor
 
@@ -145,12 +160,13 @@ def require_file(path: str | Path) -> Path:
 
 
 def save_picture(file: Any, image: Tensor) -> None:
-    """Write the magnitude of an image (H, W) as an 8-bit PNG: black at 0, white at 1, or at its 99.9th percentile
-    if that is larger.
+    """Write the magnitude of an image (H, W), or an image (3, H, W) in colour, as an 8-bit PNG.
+
+    Black at 0, white at 1, or at its 99.9th percentile if that is larger; colours above 1 are cut.
     """
     from PIL import Image
 
     gray = image.abs() if image.is_complex() else image
-    top = max(1.0, float(torch.quantile(gray.flatten(), 0.999)))
+    top = 1.0 if image.ndim == 3 else max(1.0, float(np.quantile(gray.numpy(), 0.999)))
     pixels = (gray / top * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(file, format="png")
+    Image.fromarray(np.moveaxis(pixels, 0, -1) if image.ndim == 3 else pixels).save(file, format="png")

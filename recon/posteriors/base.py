@@ -14,6 +14,7 @@ from ..problem import Problem
 from ..solvers.base import Solver, least_steps
 from ..state import Estimate, Move, State
 from ..walk import walk
+from .usual import Usual
 
 
 class Posterior:
@@ -35,6 +36,7 @@ class Posterior:
     needs_problem = False
     linear_only = False
     knob = "Take more steps, or start at a lower sigma."  # what to change when a run diverges
+    usual: Usual = Usual()  # what its name alone stands for
 
     def __init__(self, prior=None, problem: Problem | None = None):
         self.prior: Any = prior

@@ -20,6 +20,7 @@ from ..state import Estimate
 from .base import Posterior
 from .shared.jacobian import Linearised, per_row, singular_tolerance
 from .shared.proximal import Proximal
+from .usual import Usual
 
 REACH, NEAREST = 2.5, 0.01  # of the power around a pixel, and of the data's: how far an image may lie from D
 AROUND = 2.0  # pixels, the standard deviation of the window that the power is a mean over
@@ -50,6 +51,7 @@ class DDS(Posterior):
 
     needs_problem = True
     knob = "Give the prior more weight (weight), or take fewer CG steps (steps)."
+    usual = Usual({"steps": 20}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ def inpainting(
     seed: int = 0,
     mask: Tensor | None = None,
     box: Sequence[int] | None = None,
+    channels: int = 1,
 ) -> Linear:
     """Known pixels: a random share ``keep``, or all but a central ``box`` (h, w), or where ``mask`` (H, W) is 1."""
     refuse_unless(0 <= keep <= 1, "keep", keep, "the share of pixels that are known, from 0 to 1")
@@ -50,17 +51,17 @@ def inpainting(
             f"The image is {size[0]} x {size[1]}, and a mask has a value for each of its pixels.",
             "Use a mask of that size, or an image that fits the mask.",
         )
-    return Inpainting(mask)
+    return Inpainting(mask, channels)
 
 
 def super_resolution(
-    size: Size, factor: int = 4, filter: str = "bicubic", padding: str = "circular"
+    size: Size, factor: int = 4, filter: str = "bicubic", padding: str = "circular", channels: int = 1
 ) -> Linear:
     """A smaller image: a filter against aliasing, then every ``factor``-th pixel of each axis."""
-    return SuperResolution((1, *size), factor, filter, padding)
+    return SuperResolution((channels, *size), factor, filter, padding)
 
 
-def blur(size: Size, width: float = 2.0, kernel: Tensor | None = None) -> Linear:
+def blur(size: Size, width: float = 2.0, kernel: Tensor | None = None, channels: int = 1) -> Linear:
     """Circular convolution with a Gaussian of standard deviation ``width`` pixels, or with ``kernel`` (h, w)."""
     if kernel is None:
         widest = (
@@ -70,7 +71,7 @@ def blur(size: Size, width: float = 2.0, kernel: Tensor | None = None) -> Linear
             0 < width <= widest, "width", width, f"a number of pixels above 0, here up to {widest:g}"
         )
         kernel = gaussian_kernel(width)
-    return Blur(kernel if kernel.is_complex() else kernel.float(), (1, *size))
+    return Blur(kernel if kernel.is_complex() else kernel.float(), (channels, *size))
 
 
 def parallel_beam(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
@@ -83,9 +84,9 @@ def parallel_beam(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
     return CT(size[0], [arc * i / views for i in range(views)])
 
 
-def denoising(size: Size) -> Linear:
+def denoising(size: Size, channels: int = 1) -> Linear:
     """The image itself, with noise."""
-    return Identity((1, *size))
+    return Identity((channels, *size))
 
 
 def fourier(
@@ -157,8 +158,17 @@ class Entry:
 
     @property
     def options(self) -> list[str]:
-        """Names of the options that ``kind`` takes."""
-        return [name for name in parameters(self.kind)[0] if name != "size"]
+        """Names of the options that ``kind`` takes, beside those of the image."""
+        return [name for name in parameters(self.kind)[0] if name not in OF_THE_IMAGE]
+
+    @property
+    def takes_colour(self) -> bool:
+        """Whether it acts on images of several channels."""
+        return "channels" in parameters(self.kind)[0]
+
+
+OF_THE_IMAGE = ("size", "channels")
+"""Parameters of an operator that follow from the image."""
 
 
 OPERATORS: dict[str, Entry] = {
@@ -172,8 +182,10 @@ OPERATORS: dict[str, Entry] = {
 }
 
 
-def make_operator(name: str, options: Mapping[str, Any], size: Size, complex_images: bool) -> Operator:
-    """The operator ``name`` for images (1, H, W), one of real images `complexified` where the images are complex.
+def make_operator(
+    name: str, options: Mapping[str, Any], size: Size, complex_images: bool, channels: int = 1
+) -> Operator:
+    """The operator ``name`` for images (channels, H, W), one of real images `complexified` where they are complex.
 
     One of the user's own is given ``domain`` where it takes one. Raises `ConfigError`.
     """
@@ -181,14 +193,28 @@ def make_operator(name: str, options: Mapping[str, Any], size: Size, complex_ima
         takes = parameters(kind)[0] if callable(kind := find_object(name)) else []
         given = dict(options)
         if "domain" in takes:
-            given.setdefault("domain", (1, *size))
+            given.setdefault("domain", (channels, *size))
         made = build_operator(name, given)
         if complex_images and isinstance(made, Linear) and not made.complex_codomain:
             return complexified(made)
         return made
     refuse_operator_options(name, options)
-    made = construct(OPERATORS[name].kind, {"size": size, **options}, f"The operator {name}")
+    entry = OPERATORS[name]
+    if channels > 1 and not entry.takes_colour:
+        able = [key for key, each in OPERATORS.items() if each.takes_colour]
+        raise ConfigError(
+            f"The operator {name} was asked for images of {channels} channels.",
+            "It acts on images of one channel.",
+            f"Convert the picture to grey, or choose one of {', '.join(able)}.",
+        )
+    shape = {"size": size} | ({"channels": channels} if entry.takes_colour else {})
+    made = construct(entry.kind, {**shape, **options}, f"The operator {name}")
     return complexified(made) if complex_images else made
+
+
+def takes_colour(name: str) -> bool:
+    """Whether the operator ``name`` acts on images of several channels; one of the user's own has a domain of its own."""
+    return name in OPERATORS and OPERATORS[name].takes_colour
 
 
 def refuse_operator_options(name: str, options: Mapping[str, Any]) -> None:
