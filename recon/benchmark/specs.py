@@ -15,8 +15,9 @@ from ..errors import ConfigError, unknown
 from ..grids import GRIDS
 from ..io.acquisition import MaskChoice
 from ..posteriors import Active, Ensemble
+from ..posteriors.usual import PAPER, Usual
 from ..registry.configuration import config_file, construct, parameters, read_config, refuse_unknown
-from ..registry.objects import known_solver, make_sampler, make_solver
+from ..registry.objects import known_solver, make_sampler, make_solver, sampler_class
 from ..registry.operators import refuse_operator_options
 from ..registry.schema import SCHEMA, Origin, made_of
 from ..runtime.runtime import Runtime
@@ -107,7 +108,8 @@ class ProblemSpec:
 class MethodSpec:
     """How a problem is solved: a sampler of ours, one of deepinv's, or a classical method, by name.
 
-    ``options`` are the sampler's. ``solver`` and ``calls`` are lists to run over; ``calls``: network calls
+    What is not said is the sampler's own recipe (`posteriors.usual.Usual`), or with ``form: paper`` its
+    constructor's. ``options`` are the sampler's. ``solver`` and ``calls`` are lists to run over; ``calls``: network calls
     per sample, null for a method's own default. ``start``: "noise", or "fit", the least-squares fit plus noise of
     ``sigma_start``; the grid ends at ``sigma_end``. ``ensemble`` and ``active``: options of an
     `Ensemble` and an `Active` around the sampler. ``problems``: only these (patterns); ``limit``: only
@@ -120,7 +122,8 @@ class MethodSpec:
     solver_options: Options = field(default_factory=dict)
     calls: Several[Count | None] = ()
     samples: Count | None = None
-    grid: str = "karras"
+    grid: str | None = None
+    form: Literal["usual", "paper"] = "usual"
     start: Literal["noise", "fit"] = "noise"
     sigma_start: NoiseLevel | None = None
     sigma_end: NoiseLevel | None = None
@@ -136,7 +139,7 @@ class MethodSpec:
             refuse_method_options(self.sampler, self.options)
             return
         self.refuse_options()
-        if self.grid not in GRIDS:
+        if self.grid is not None and self.grid not in GRIDS:
             raise unknown("grid", self.grid, GRIDS)
         if self.start == "fit" and self.sigma_start is None:
             raise ConfigError(
@@ -165,7 +168,7 @@ class MethodSpec:
 
     def refuse_options(self) -> None:
         """Raise `ConfigError` for options of the sampler, or of what stands around it, that cannot be used."""
-        made = make_sampler(self.sampler, None, options=self.options)
+        made = make_sampler(self.sampler, None, options={**self.usual.options, **self.options})
         if self.ensemble is not None:
             refuse_unknown(self.ensemble, options_of(Ensemble, "inner", "problem"), "An ensemble")
             made = construct(Ensemble, {**self.ensemble, "inner": made}, "An ensemble")
@@ -177,6 +180,11 @@ class MethodSpec:
     def kind(self) -> Kind:
         """Whose method it is."""
         return kind_of(self.sampler)
+
+    @property
+    def usual(self) -> Usual:
+        """The recipe of a sampler of ours, for what is not said."""
+        return PAPER if self.form == "paper" else getattr(sampler_class(self.sampler), "usual", PAPER)
 
 
 def options_of(wrapper: type, *own: str) -> list[str]:
@@ -201,7 +209,7 @@ class Benchmark:
     inputs: Several[str] = ()
     title: str = "Benchmark"
     prior: str = "brain-mri"
-    solver: Some[SolverName] = ("dpm++2m",)
+    solver: Several[SolverName] = ()
     calls: Some[Count | None] = (20,)
     samples: Count = 4
     seeds: Some[Index] = (0,)
@@ -209,6 +217,18 @@ class Benchmark:
     pictures: Index = 1
     level: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.9
     runtime: Annotated[InstanceOf[Runtime], BeforeValidator(as_runtime)] = field(default_factory=Runtime)
+
+
+def solvers_of(method: MethodSpec, config: Benchmark) -> tuple[str, ...]:
+    """The solvers that a method of ours runs over: its own, the benchmark's, or that of its recipe."""
+    return method.solver or config.solver or (method.usual.solver,)
+
+
+def solver_options_of(method: MethodSpec, solver: str) -> Options:
+    """The options of a method's solver: those it names, and those of its recipe where it is the recipe's solver."""
+    usual = method.usual
+    own = usual.solver_options if solver == usual.solver and not method.solver else {}
+    return {**own, **method.solver_options}
 
 
 def read_benchmark(config: str | Mapping[str, Any]) -> Benchmark:
@@ -225,8 +245,8 @@ def read_benchmark(config: str | Mapping[str, Any]) -> Benchmark:
                     raise unknown("problem", pattern, made.problems)
         if method.kind is Kind.RECON:
             with origin.placed("methods", name):
-                for solver in method.solver or made.solver:
-                    make_solver(solver, method.solver_options)
+                for solver in solvers_of(method, made):
+                    make_solver(solver, solver_options_of(method, solver))
     if not made.inputs and not all(problem.inputs for problem in made.problems.values()):
         raise ConfigError("The benchmark has no inputs.", do="Write inputs: [FILE or FOLDER, ...].")
     return made

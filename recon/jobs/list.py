@@ -11,6 +11,7 @@ from operators.masks import MASKS
 
 from ..networks.load import WEIGHTS, shipped
 from ..posteriors import POSTERIORS
+from ..posteriors.usual import PAPER
 from ..registry.objects import make_solver, sampler_class
 from ..registry.operators import OPERATORS
 from ..solvers import SOLVERS
@@ -33,19 +34,20 @@ def operators() -> tuple[Words, list[Words]]:
 
 
 def samplers() -> tuple[Words, list[Words]]:
-    """Samplers by name: network calls per step under a solver of one call, which operators, options."""
+    """Samplers by name: network calls per step under a solver of one call, which operators, options, recipe."""
     rows = [
         (
             name,
             f"{kind.calls} + {kind.level_calls}" if kind.level_calls else str(kind.calls),
             "linear" if kind.linear_only else "any",
             ", ".join(p for p in inspect.signature(kind).parameters if p not in ("prior", "problem")) or "-",
+            getattr(kind, "usual", PAPER).in_words,
             first_line(kind),
         )
         for name in POSTERIORS
         for kind in [sampler_class(name)]
     ]
-    return ("name", "calls per step", "operators", "options", "what it is"), rows
+    return ("name", "calls per step", "operators", "options", "recipe", "what it is"), rows
 
 
 def solvers() -> tuple[Words, list[Words]]:

@@ -32,7 +32,12 @@ from ..runtime.runtime import Runtime
 from ..sampling import noise_levels, sample_by
 
 FITTING = "fitting"  # in the place of a prior's name: the one that ships for images of this kind
-DEFAULTS: dict[str, Any] = {"start": "noise", "prior": FITTING, "steps": 20, "samples": 8}  # of `Recipe`, for images
+DEFAULTS: dict[str, Any] = {
+    "start": "noise",
+    "prior": FITTING,
+    "steps": 20,
+    "samples": 8,
+}  # of `Recipe`, for images
 COLOUR_PRIOR, GRAY_PRIOR = "natural", "brain-mri"
 
 

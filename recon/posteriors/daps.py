@@ -20,6 +20,7 @@ from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
 from .shared.norms import row_norms
 from .shared.proximal import Proximal, refuse_no_steps
+from .usual import Usual
 
 
 class DAPS(OwnLoop):
@@ -27,7 +28,7 @@ class DAPS(OwnLoop):
 
     ``xhat`` is the end of the probability flow from (x, s) to 0, in ``ode_steps`` steps of the solver given to
     `recon.sample`, which must be deterministic, on levels that scale with s. ``ode_steps=1`` is the
-    denoised image. ``spread``: r as a function of s, default r = s (the paper). ``tau``: default
+    denoised image. ``spread``: r as a function of s, or r / s as a number, default 1 (the paper). ``tau``: default
     sigma_y; the paper's is .01, a temperature.
 
     ``kernel``: "langevin" (the paper) takes ``langevin`` steps ``x0 += -h grad + sqrt(2 h) z`` from
@@ -48,6 +49,7 @@ class DAPS(OwnLoop):
     """
 
     calls = 5
+    usual = Usual({"ode_steps": 1, "kernel": "gaussian", "spread": 0.5}, "euler", highest=5.0, lowest=0.065)
     knob = "Lower rate (or step), the size of Langevin steps, or raise tau."
 
     def __init__(
@@ -58,7 +60,7 @@ class DAPS(OwnLoop):
         ode_steps: int = 5,
         kernel: str = "langevin",
         tau: float | None = None,
-        spread: Callable[[float], float] | None = None,
+        spread: Callable[[float], float] | float = 1.0,
         langevin: int = 100,
         rate: float = 0.1,
         step: float | None = None,
@@ -70,7 +72,8 @@ class DAPS(OwnLoop):
         for name, count in (("ode_steps", ode_steps), ("langevin", langevin)):
             if count < 1:
                 raise ConfigError(f"{name} is {count}.", "At least one step is needed.", "Leave it out.")
-        for name, size in (("tau", tau), ("step", step)):
+        share = None if callable(spread) else spread
+        for name, size in (("tau", tau), ("step", step), ("spread", share)):
             if size is not None and not (size > 0 and math.isfinite(size)):
                 raise ConfigError(f"{name} is {size}.", "It is a positive, finite number.", "Leave it out.")
         if not 0 < rate < 1:
@@ -115,7 +118,8 @@ class DAPS(OwnLoop):
         flow = flowing(self.prior, solver, self.ode_steps, grid, x.dtype)
         for index, (sigma, target) in enumerate(pairwise(grid)):
             draw = noise.at(index)
-            clean = self.drawn(flow(x, sigma), self.spread(sigma) if self.spread else sigma, draw)
+            r = self.spread(sigma) if callable(self.spread) else self.spread * sigma
+            clean = self.drawn(flow(x, sigma), r, draw)
             x = clean.add(draw(clean), alpha=target) if target > 0 else clean
             yield State(x, target, clean)
 

@@ -13,6 +13,7 @@ from ..state import Estimate
 from .base import Posterior
 from .shared.norms import row_norms
 from .shared.proximal import Proximal, refuse_no_steps
+from .usual import Usual
 
 
 class DDNM(Posterior):
@@ -40,6 +41,7 @@ class DDNM(Posterior):
 
     needs_problem = True
     linear_only = True
+    usual = Usual({}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
     knob = "Null more singular values (a larger cutoff), or take fewer CG steps (steps)."
 
     def __init__(

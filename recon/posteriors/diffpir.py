@@ -12,6 +12,7 @@ from ..problem import Problem
 from ..state import Estimate
 from .base import Posterior
 from .shared.proximal import Proximal, refuse_no_steps
+from .usual import Usual
 
 
 class DiffPIR(Posterior):
@@ -34,6 +35,7 @@ class DiffPIR(Posterior):
 
     needs_problem = True
     linear_only = True
+    usual = Usual({}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
     knob = "Give the prior more weight (a larger lam)."
 
     def __init__(

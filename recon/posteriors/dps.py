@@ -12,13 +12,17 @@ from torch import Tensor
 from operators.base import Linear
 from operators.krylov import add_scaled, cg, inner
 
-from ..errors import ConfigError
+from ..errors import ConfigError, unknown
 from ..noise import Draw
 from ..problem import Problem
 from ..solvers.base import Solver
 from ..state import Estimate, Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, singular_tolerance, with_pullback
+from .shared.norms import row_norms
+from .usual import Usual
+
+DPS_FORMS = ("norm", "score", "squared")
 
 
 class DPS(Posterior):
@@ -28,7 +32,9 @@ class DPS(Posterior):
     gradient of the norm, the network's noise is kept, ``x0 = D - zeta J^T A^H (A D - y) / ||A D - y||``.
     "score" has the likelihood's own weight, ``x0 = D + zeta s^2 J^T A^H (y - A D) / sigma_y^2``, noise
     recomputed: a denoiser that any solver may difference, and that has a limit of small steps. It
-    needs sigma_y > 0, and is stiff where sigma_y is small.
+    needs sigma_y > 0, and is stiff where sigma_y is small. "squared" is a gradient step on the misfit itself, in
+    units of the operator, ``x0 = D + zeta J^T A^H (y - A D) / ||A||^2``, noise kept: stable for zeta < 2, as J has no
+    eigenvalue above 1; a linear operator; for a few steps rather than a thousand.
     ``zeta``: a number, or a function of sigma; `variance_preserving` for the step of the released code.
 
     Traps: the paper writes zeta' times the gradient of the squared norm over the norm, so the code's
@@ -42,6 +48,7 @@ class DPS(Posterior):
 
     needs_problem = True
     knob = "Lower zeta."
+    usual = Usual({"form": "squared", "zeta": 1.8}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
 
     def __init__(
         self,
@@ -51,13 +58,13 @@ class DPS(Posterior):
         form: str = "norm",
         zeta: Callable[[float], float] | float = 1.0,
     ):
-        if form not in ("norm", "score"):
-            raise ConfigError(f"form is {form!r}.", 'It is "norm" (the paper) or "score".')
+        if form not in DPS_FORMS:
+            raise unknown("form of DPS", form, DPS_FORMS)
         self.form, self.zeta = form, zeta
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
-        """Refuses measurements without noise for the form that divides by it."""
+        """Refuses measurements without noise, and operators without a norm, for the forms that divide by them."""
         super().check_problem(problem)
         if self.form == "score" and problem.sigma == 0:
             raise ConfigError(
@@ -65,6 +72,14 @@ class DPS(Posterior):
                 "It divides by the variance of their noise.",
                 'State the noise, Problem(A, y, sigma=...), or use form="norm".',
             )
+        if self.form == "squared":
+            if not problem.A.linear:
+                raise ConfigError(
+                    f'{type(self).__name__} with form="squared" was given {problem.A!r}, which is not linear.',
+                    "Its step is in units of the operator's norm.",
+                    'Use form="norm", with a zeta for about so many steps.',
+                )
+            self.norm_squared = row_norms(problem).square().clamp_min(1e-30)
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
         """The step's gradient as a correction of the clean image; one network call and its gradient."""
@@ -74,6 +89,8 @@ class DPS(Posterior):
         if self.form == "score":
             weight = zeta * (sigma / self.problem.sigma) ** 2
             return Estimate.keep_state(x, sigma, prior.add(pull(descent), alpha=weight), prior)
+        if self.form == "squared":
+            return Estimate.keep_noise(x, sigma, prior + zeta / self.norm_squared * pull(descent), prior)
         length = inner(r, r).sqrt()
         factor = per_row(zeta / torch.where(length > 0, length, 1), prior)
         return Estimate.keep_noise(x, sigma, add_scaled(prior, factor, pull(descent)), prior)

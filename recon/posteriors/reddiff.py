@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, unknown
 from ..noise import Draw, Noise
+from ..priors import about
 from ..problem import Problem
 from ..solvers.base import Solver
 from ..state import State
@@ -48,7 +49,8 @@ class REDDiff(OwnLoop):
 
     ``optimizer``: "adam" with betas (.9, .99), "sgd", or any torch optimiser that needs no closure, with
     ``optimizer_options``; every row is a parameter of its own. ``lr`` is in units of the image, which
-    Adam moves by about that much a step. ``sigma_x0``: standard deviation of noise added to mu, at which both
+    Adam moves by about that much a step; with ``relative`` it is in standard deviations of the prior's images, and phi is
+    one of sigma in the same unit. With ``anneal`` it falls linearly to 0 over the walk. ``sigma_x0``: standard deviation of noise added to mu, at which both
     gradients are taken. ``init``: "pinv" ``A^+ y``, by singular values or ``steps`` CG steps (default for linear
     operators), "backprojection", "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as
     the denoiser; the solver is not used otherwise.
@@ -73,6 +75,8 @@ class REDDiff(OwnLoop):
         lr: float = 0.1,
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_options: dict[str, Any] | None = None,
+        relative: bool = False,
+        anneal: bool = False,
         sigma_x0: float = 0.0,
         init: str | None = None,
         legacy_mean: bool = False,
@@ -91,7 +95,8 @@ class REDDiff(OwnLoop):
         refuse_no_steps("REDDiff", steps)
         self.weighting = weighting if callable(weighting) else WEIGHTINGS[weighting]
         self.weight, self.obs_weight, self.sigma_x0 = weight, obs_weight, sigma_x0
-        self.make_optimizer = optimizer_maker(optimizer, lr, optimizer_options)
+        self.lr, self.relative, self.anneal = lr, relative, anneal
+        self.make_optimizer = optimizer_maker(optimizer, optimizer_options)
         self.init, self.legacy_mean, self.flow, self.steps, self.tol = init, legacy_mean, flow, steps, tol
         self.calls = max(flow, 1)
         super().__init__(prior, problem)
@@ -130,14 +135,23 @@ class REDDiff(OwnLoop):
         denoiser = flowing(self.prior, solver, self.flow, grid, x.dtype) if self.flow else self.prior
         mu = self.first(x)
         rows = list((torch.view_as_real(mu) if mu.is_complex() else mu).unbind())  # views: mu moves with them
-        optimizer = self.make_optimizer(rows)
+        rate = self.lr * self.unit
+        optimizer = self.make_optimizer(rows, rate)
         for index, (sigma, target) in enumerate(pairwise(grid)):
+            if self.anneal:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * (1 - index / (len(grid) - 1))
             gradient = self.gradient(mu, sigma, denoiser, noise.at(index))
             parts = torch.view_as_real(gradient) if gradient.is_complex() else gradient
             for row, part in zip(rows, parts.unbind(), strict=True):
                 row.grad = part
             optimizer.step()
             yield State(mu.clone(), target, mu.clone())
+
+    @property
+    def unit(self) -> float:
+        """What 1 is for the learning rate and for the sigma of phi, in units of the image."""
+        return math.sqrt(about(self.prior).data_var) if self.relative else 1.0
 
     def first(self, x: Tensor) -> Tensor:
         """mu before the first step, in memory of its own."""
@@ -154,15 +168,14 @@ class REDDiff(OwnLoop):
         with torch.no_grad():
             clean = denoiser(x0.add(eps, alpha=sigma), sigma)
         excess = (x0 - clean) * (1 / sigma)  # e - eps
-        return (self.push * self.weighting(sigma)) * excess - self.pull * misfit_descent(
-            cast(Problem, self.problem), x0
-        )
+        weight = self.push * self.unit * self.weighting(sigma / self.unit)
+        return weight * excess - self.pull * misfit_descent(cast(Problem, self.problem), x0)
 
 
 def optimizer_maker(
-    optimizer, lr: float, options: dict[str, Any] | None
-) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
-    """``rows -> optimiser`` of them; raises `ConfigError` for one that is unknown, or evaluates the loss itself."""
+    optimizer, options: dict[str, Any] | None
+) -> Callable[[list[Tensor], float], torch.optim.Optimizer]:
+    """``(rows, lr) -> optimiser`` of them; raises `ConfigError` for one that is unknown, or evaluates the loss itself."""
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
         raise unknown("optimiser", optimizer, OPTIMIZERS)
     kind, own = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else (optimizer, {})
@@ -172,4 +185,4 @@ def optimizer_maker(
             "RED-diff has a gradient, and no loss that could be evaluated again.",
             "Use adam, sgd, or another class of torch.optim that needs no closure.",
         )
-    return lambda rows: kind(rows, lr=lr, **{**own, **(options or {})})  # pyright: ignore[reportCallIssue]
+    return lambda rows, lr: kind(rows, lr=lr, **{**own, **(options or {})})  # pyright: ignore[reportCallIssue]

@@ -23,11 +23,13 @@ from ..state import Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, with_pullback
 from .shared.norms import row_norms
+from .usual import Usual
 
 TRACE_WEIGHTS = ("paper", "bound")
 PROBE_LAWS = ("gaussian", "rademacher")
 PROBE_SCALES = ("paper", "small")
 STSL_STARTS = ("inversion", "noise")
+STSL_FORMS = ("norm", "squared")
 
 Setting = Callable[[float], float] | float
 
@@ -40,7 +42,8 @@ class STSL(Posterior):
     term leaves out. Any differentiable operator; the solver sees the prior's ``D``.
 
     ``lam``: a number, or a function of sigma; default ``zeta / ||y - A D||`` of each row, so that a step is
-    ``2 zeta grad ||y - A D||``: zeta = .5 is `DPS`'s 1. ``trace_weight``: "paper", ``w = eta / d``, d real
+    ``2 zeta grad ||y - A D||``: zeta = .5 is `DPS`'s 1. ``form="squared"``: ``lam = zeta / (2 ||A||^2)``, a step on the
+    misfit itself in units of a linear operator, stable for zeta < 2. ``trace_weight``: "paper", ``w = eta / d``, d real
     numbers an image; "bound", ``w = lam ||A||^2 s^4``, which bounds the covariance's share of the
     likelihood (linear operators; eta is not used). ``eta=0`` leaves out the term and its network call.
     ``probes``: "gaussian" or "rademacher". ``scale``: "paper", h = 1; "small", ``h = min(1, c s)``; or a
@@ -62,6 +65,12 @@ class STSL(Posterior):
     """
 
     needs_problem = True
+    usual = Usual(
+        {"inner": 2, "form": "squared", "zeta": 1.0, "eta": 0.0, "init": "noise"},
+        "euler",
+        highest=5.0,
+        lowest=0.065,
+    )
     knob = "Lower zeta (or lam), or leave the second-order term out (eta=0)."
     level_calls = 11
     own_start = True
@@ -72,6 +81,7 @@ class STSL(Posterior):
         problem: Problem | None = None,
         *,
         inner: int = 5,
+        form: str = "norm",
         zeta: Setting = 1.0,
         lam: Setting | None = None,
         trace_weight: str = "paper",
@@ -87,6 +97,7 @@ class STSL(Posterior):
             ("trace weight", trace_weight, TRACE_WEIGHTS),
             ("kind of probes", probes, PROBE_LAWS),
             ("start of STSL", init, STSL_STARTS),
+            ("form of STSL", form, STSL_FORMS),
         ):
             if value not in known:
                 raise unknown(name, value, known)
@@ -96,7 +107,7 @@ class STSL(Posterior):
             raise ConfigError(f"c is {c}.", "The probes are of size min(1, c sigma).", "Use c=.1.")
         if not (eta >= 0 and math.isfinite(eta)):
             raise ConfigError(f"eta is {eta}.", "It weighs the second-order term.", "Use .02, or 0 to leave it out.")  # fmt: skip
-        self.inner, self.zeta, self.lam = inner, zeta, lam
+        self.inner, self.form, self.zeta, self.lam = inner, form, zeta, lam
         self.trace_weight, self.eta, self.probes, self.scale, self.c = trace_weight, eta, probes, scale, c
         self.second_order = trace_weight == "bound" or eta > 0
         self.init, self.own_start = init, init == "inversion"
@@ -116,14 +127,14 @@ class STSL(Posterior):
                 "It starts from A^H y, which a nonlinear operator does not have.",
                 'Use init="noise".',
             )
-        if self.trace_weight == "bound":
+        if self.trace_weight == "bound" or self.form == "squared":
             if not A.linear:
                 raise ConfigError(
                     f"STSL was given {A!r}, which is not linear.",
-                    'trace_weight="bound" weighs by the norm of the operator.',
-                    'Use trace_weight="paper".',
+                    'trace_weight="bound" and form="squared" weigh by the norm of the operator.',
+                    'Use trace_weight="paper" and form="norm".',
                 )
-            self.norm_squared = row_norms(problem).square()
+            self.norm_squared = row_norms(problem).square().clamp_min(1e-30)
 
     def pair(self, solver: Solver) -> None:
         """Refuses solvers that start with Runge-Kutta steps; warns where a multistep one loses its order."""
@@ -204,9 +215,11 @@ class STSL(Posterior):
     # --- coefficients ------------------------------------------------------------------------------------
 
     def weight(self, r: Tensor, sigma: float, like: Tensor) -> Tensor | float:
-        """lam: as it was given, or ``zeta / ||r||`` (rows, 1, ...)."""
+        """lam: as it was given, or by the form (rows, 1, ...)."""
         if self.lam is not None:
             return setting_at(self.lam, sigma)
+        if self.form == "squared":
+            return setting_at(self.zeta, sigma) / (2 * self.norm_squared)
         length = inner(r, r).sqrt()
         return per_row(setting_at(self.zeta, sigma) / torch.where(length > 0, length, 1), like)
 
