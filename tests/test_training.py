@@ -109,7 +109,7 @@ def test_sets_of_several_sizes_are_drawn_by_weight(folder):
     Image.fromarray(np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)).save(folder / "photos/a.png")
     sets = [ImageSet("set.npz", weight=3), ImageSet("small.npz"), ImageSet("photos", sigma_from=0.5)]
     slices = load_sets(folder, sets, 99.5)
-    assert {tuple(image.shape) for image in slices.images} == {(32, 32), (20, 20), (48, 40)}
+    assert {tuple(image.shape) for image in slices.images} == {(1, 32, 32), (1, 20, 20), (1, 48, 40)}
     assert torch.allclose(slices.chance, torch.tensor([3 / 6] * 6 + [1 / 3] * 3 + [1.0]).double())
     assert slices.sigma_from.tolist() == [0.0] * 9 + [0.5]
     assert all(abs(np.quantile(image, 0.995) - 1) < 1e-5 for image in slices.images)
@@ -213,8 +213,8 @@ def test_kspace_becomes_complex_images(folder):
     slices = load_sets(folder, [ImageSet("scans")], 100, folder / "kept")
     with h5py.File(folder / "scans/a.h5") as file:
         wanted = torch.from_numpy(file["reconstruction_rss"][()])  # type: ignore[index]
-    assert [tuple(image.shape) for image in slices.images] == [(32, 40)] * 4
-    for image, rss in zip(slices.images, wanted, strict=False):
+    assert [tuple(image.shape) for image in slices.images] == [(1, 32, 40)] * 4
+    for (image,), rss in zip(slices.images, wanted, strict=False):
         bright = rss > 0.3 * rss.max()
         assert image.is_complex() and abs(float(image.abs().max()) - 1) < 1e-5
         scale = (image.abs() * rss)[bright].sum() / rss[bright].square().sum()
@@ -299,7 +299,7 @@ def test_views_of_any_image(folder):
                     settings(folder, complex_images=complex_images, augment={"shrink": 1.0})
                 )
                 view = augmented_view(
-                    torch.ones(size, dtype=kind), config, torch.Generator().manual_seed(seed)
+                    torch.ones(1, *size, dtype=kind), config, torch.Generator().manual_seed(seed)
                 )
                 assert (
                     view.shape == (config.channels, 16, 16)

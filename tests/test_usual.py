@@ -47,8 +47,8 @@ def test_a_name_is_its_recipe_written_out(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_knows_no_unit(name):
-    """Images, noise and prior in other units: the samples are the same in those units."""
-    torch.testing.assert_close(drawn(name, 8.0) / 8.0, drawn(name), rtol=1e-9, atol=1e-9)
+    """Images, noise and prior in other units: the samples are the same in those units, but for the eps of Adam."""
+    torch.testing.assert_close(drawn(name, 8.0) / 8.0, drawn(name), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dds", "ddnm", "dps", "pigdm"])

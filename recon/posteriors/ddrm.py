@@ -17,6 +17,7 @@ from ..problem import Problem
 from ..solvers.base import Solver
 from ..state import State
 from .shared.loops import OwnLoop
+from .usual import Usual
 
 
 class DDRM(OwnLoop):
@@ -40,6 +41,7 @@ class DDRM(OwnLoop):
     """
 
     linear_only = True
+    usual = Usual({"eta": 1.0}, "euler", highest=5.0, lowest=0.065)
     knob = "Null more singular values (a larger cutoff)."
 
     def __init__(

@@ -112,6 +112,9 @@ class MCG(DPS):
     Source: Chung, Sim, Ryu, Ye, Manifold Constrained Gradients, NeurIPS 2022.
     """
 
+    usual = Usual(
+        {"form": "squared", "zeta": 1.8, "steps": 3}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065
+    )
     linear_only = True
     knob = "Lower zeta, or take fewer CG steps (steps)."
 

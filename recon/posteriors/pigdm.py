@@ -25,6 +25,7 @@ from .shared.jacobian import (
     with_pullback,
 )
 from .shared.proximal import Proximal, refuse_no_steps
+from .usual import Usual
 
 
 class PiGDM(Posterior):
@@ -47,6 +48,7 @@ class PiGDM(Posterior):
 
     needs_problem = True
     linear_only = True
+    usual = Usual({"form": "adaptive"}, "sde-dpm++2m", highest=20.0, lowest=0.033)
     knob = 'Take form="adaptive", a larger variance, or fewer CG steps (steps).'
 
     def __init__(
@@ -115,6 +117,7 @@ class MMPS(Posterior):
 
     needs_problem = True
     linear_only = True
+    usual = Usual({}, "sde-dpm++2m", highest=20.0, lowest=0.033)
     knob = "Take fewer CG steps (steps)."
 
     def __init__(

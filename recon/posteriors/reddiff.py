@@ -20,6 +20,7 @@ from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
 from .shared.norms import row_norms
 from .shared.proximal import Proximal, refuse_no_steps
+from .usual import Usual
 
 WEIGHTINGS: dict[str, Callable[[float], float]] = {
     "linear": lambda s: s,
@@ -62,6 +63,9 @@ class REDDiff(OwnLoop):
     Diffusion Models, ICLR 2024, algorithm 1.
     """
 
+    usual = Usual(
+        {"lr": 0.2, "weighting": "sqrt", "weight": 0.45, "relative": True}, "euler", highest=5.0, lowest=0.065
+    )
     knob = "Lower lr, or both of weight and obs_weight."
 
     def __init__(

@@ -38,8 +38,9 @@ class Usual:
         if getattr(prior, "data_var", None) is None:
             return high, low
         std = math.sqrt(about(prior).data_var)
-        top = high if self.highest is None else min(high, self.highest * std)
-        end = low if self.lowest is None else max(low, self.lowest * std)
+        least, most = about(prior).allowed
+        top = high if self.highest is None else min(most, self.highest * std)
+        end = low if self.lowest is None else max(least, self.lowest * std)
         return top, min(end, top / 2)
 
     @property

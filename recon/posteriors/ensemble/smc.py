@@ -12,6 +12,7 @@ from ...solvers.base import Solver
 from ...state import Estimate
 from ..base import Posterior
 from ..shared.signature import forwards_to
+from ..usual import Usual
 from .ensemble import Ensemble
 from .potential import Each, times
 
@@ -28,6 +29,7 @@ class SMC(Ensemble):
     Source: Chen, Ren, Min, Ying, Izzo 2025.
     """
 
+    usual = Usual({"temper": 0.8}, "sde-dpm++1", highest=5.0, lowest=0.065)
     knob = 'Take more steps, a larger c, or annealing="matched".'  # type: ignore[assignment]
 
     @forwards_to(Ensemble.__init__)
