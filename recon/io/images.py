@@ -18,7 +18,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 STACK = "images"  # the name of a stack of slices in an npz file
 
 
-COLOURS = 3
+COLOUR_CHANNELS = 3
 
 
 def read_array(path: str | Path, colour: bool = False) -> Tensor:
@@ -70,7 +70,7 @@ def read_image(path: str | Path, measured: bool = False, colour: bool = False) -
     if measured:
         gray_picture = Path(path).suffix.lower() in PICTURES and tensor.ndim == 2
         return tensor[None, None] if gray_picture else tensor[None]
-    if colour and tensor.ndim == 3 and len(tensor) == COLOURS and not tensor.is_complex():
+    if colour and tensor.ndim == 3 and len(tensor) == COLOUR_CHANNELS and not tensor.is_complex():
         return tensor
     if tensor.ndim == 3 and len(tensor) == 1:
         tensor = tensor[0]

@@ -17,7 +17,7 @@ from operators import Linear, Operator, cg
 
 from ..errors import ConfigError, InputError
 from ..io import check_folder, refuse_existing, refuse_overwriting, result_paths
-from ..io.images import COLOURS, read_image, save_picture
+from ..io.images import COLOUR_CHANNELS, read_image, save_picture
 from ..io.outcome import Failure, Outcome
 from ..io.simulated import measured_by, simulate
 from ..io.whole import write_together
@@ -164,7 +164,7 @@ class Priors:
 
 def fitting_prior(channels: int) -> tuple[str, str]:
     """The prior that ships for images of so many channels, and why."""
-    if channels == COLOURS:
+    if channels == COLOUR_CHANNELS:
         return COLOUR_PRIOR, "the image has colours"
     return GRAY_PRIOR, "the image has one channel"
 
@@ -180,14 +180,16 @@ def channels_of(prior: Any) -> int:
 def plan_image(path: Path, target: Path, job: RestoreSettings, priors: Priors) -> PlannedImage:
     """Read and measure one input; raises what makes it unusable, before any network call."""
     named = None if job.recipe.prior == FITTING else priors.get(job.recipe.prior)
-    colour = named is None or channels_of(named) == COLOURS
+    colour = named is None or channels_of(named) == COLOUR_CHANNELS
     data = read_image(path, job.measured, colour)
     axis = -3 if data.ndim > 2 else None
-    channels = COLOURS if axis and data.shape[axis] == COLOURS and not data.is_complex() else 1
-    if named is None and channels == COLOURS and job.measured and not takes_colour(job.operator):
+    channels = (
+        COLOUR_CHANNELS if axis and data.shape[axis] == COLOUR_CHANNELS and not data.is_complex() else 1
+    )
+    if named is None and channels == COLOUR_CHANNELS and job.measured and not takes_colour(job.operator):
         channels = 1  # three coils, or three detectors of another kind
-    if named is not None and channels_of(named) == COLOURS and channels == 1 and not job.measured:
-        data, channels = data.expand(COLOURS, *data.shape), COLOURS
+    if named is not None and channels_of(named) == COLOUR_CHANNELS and channels == 1 and not job.measured:
+        data, channels = data.expand(COLOUR_CHANNELS, *data.shape), COLOUR_CHANNELS
     name = fitting_prior(channels)[0] if named is None else job.recipe.prior
     prior = priors.get(name)
     size = job.size if job.measured and job.size else (data.shape[-2], data.shape[-1])
