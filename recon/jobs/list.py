@@ -12,7 +12,7 @@ from operators.masks import MASKS
 from ..networks.load import WEIGHTS, shipped
 from ..posteriors import POSTERIORS
 from ..posteriors.usual import PAPER
-from ..registry.objects import make_solver, sampler_class
+from ..registry.objects import make_sampler, make_solver, sampler_class
 from ..registry.operators import OPERATORS
 from ..solvers import SOLVERS
 
@@ -38,7 +38,7 @@ def samplers() -> tuple[Words, list[Words]]:
     rows = [
         (
             name,
-            f"{kind.calls} + {kind.level_calls}" if kind.level_calls else str(kind.calls),
+            f"{made.calls} + {made.level_calls}" if made.level_calls else str(made.calls),
             "linear" if kind.linear_only else "any",
             ", ".join(p for p in inspect.signature(kind).parameters if p not in ("prior", "problem")) or "-",
             getattr(kind, "usual", PAPER).in_words,
@@ -46,6 +46,7 @@ def samplers() -> tuple[Words, list[Words]]:
         )
         for name in POSTERIORS
         for kind in [sampler_class(name)]
+        for made in [make_sampler(name, None, options=getattr(kind, "usual", PAPER).options)]
     ]
     return ("name", "calls per step", "operators", "options", "recipe", "what it is"), rows
 
