@@ -19,7 +19,7 @@ from .posteriors import Posterior
 from .posteriors.usual import FORMS_OF_A_SAMPLER, PAPER, Usual
 from .priors import about
 from .problem import Problem, refuse_no_numbers, working_dtype
-from .registry.objects import make_grid, make_sampler, make_solver, sampler_class
+from .registry.objects import make_grid, make_sampler, make_solver, usual_of
 from .registry.recipe import Recipe, build
 from .result import Result
 from .solvers import Solver
@@ -94,11 +94,12 @@ def sample(
         raise ConfigError(f"images names {len(images)} images.", f"The problem holds {batch}.")
     known, pixels = about(prior), problem
     problem = known.space.pose(pixels)
-    usual = usual_of(posterior, form, options)
+    usual = recipe_of(posterior, form, options)
     levels = noise_levels(prior, steps, grid, init, sigma_start, usual)
     if solver is None:
         solver = make_solver(usual.solver, usual.solver_options)
-    solver = make_solver(solver) if isinstance(solver, str) else as_solver(solver)
+    else:
+        solver = make_solver(solver) if isinstance(solver, str) else as_solver(solver)
     rows = problem.precomputed().repeated(samples)
     counted = Counted(prior)
     if isinstance(posterior, str):
@@ -139,12 +140,12 @@ def sample_by(recipe: Recipe, problem: Problem, prior, **rest: Any) -> Result:
     return sample(problem, prior, *build(recipe, prior), recipe.steps, recipe.samples, recipe.seed, **rest)
 
 
-def usual_of(posterior: str | Posterior, form: str, options: Mapping[str, Any] | None) -> Usual:
+def recipe_of(posterior: str | Posterior, form: str, options: Mapping[str, Any] | None) -> Usual:
     """The recipe of a sampler that is called by name; raises `ConfigError` for a form or options that do not apply."""
     if form not in FORMS_OF_A_SAMPLER:
         raise unknown("form", form, FORMS_OF_A_SAMPLER)
     if isinstance(posterior, str):
-        return PAPER if form == "paper" else getattr(sampler_class(posterior), "usual", PAPER)
+        return PAPER if form == "paper" else usual_of(posterior)
     if options:
         raise ConfigError(
             f"{type(posterior).__name__} was given as an object, and options beside it.",

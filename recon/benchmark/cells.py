@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from .methods.kinds import Kind
-from .specs import Benchmark, MethodSpec, ProblemSpec, solvers_of
+from .specs import Benchmark, MethodSpec, ProblemSpec
 
 FORMAT = 1  # of a cell's key: another number makes every cell a new one
 
@@ -121,6 +121,6 @@ def budgets(config: Benchmark, method: MethodSpec) -> Iterable[tuple[str | None,
     if method.kind is Kind.CLASSICAL:
         return [(None, None, config.seeds[0])]
     ours = method.kind is Kind.RECON
-    solvers = solvers_of(method, config) if ours else (None,)
+    solvers = (method.solver or config.solver) if ours else (None,)
     calls = method.calls or (config.calls if ours else (None,))
     return [(solver, budget, seed) for solver in solvers for budget in calls for seed in config.seeds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from fnmatch import fnmatch
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from ..io.acquisition import MaskChoice
 from ..posteriors import Active, Ensemble
 from ..posteriors.usual import PAPER, Usual
 from ..registry.configuration import config_file, construct, parameters, read_config, refuse_unknown
-from ..registry.objects import known_solver, make_sampler, make_solver, sampler_class
+from ..registry.objects import known_solver, make_sampler, make_solver, usual_of
 from ..registry.operators import refuse_operator_options
 from ..registry.schema import SCHEMA, Origin, made_of
 from ..runtime.runtime import Runtime
@@ -184,7 +184,7 @@ class MethodSpec:
     @property
     def usual(self) -> Usual:
         """The recipe of a sampler of ours, for what is not said."""
-        return PAPER if self.form == "paper" else getattr(sampler_class(self.sampler), "usual", PAPER)
+        return PAPER if self.form == "paper" else usual_of(self.sampler)
 
 
 def options_of(wrapper: type, *own: str) -> list[str]:
@@ -219,16 +219,21 @@ class Benchmark:
     runtime: Annotated[InstanceOf[Runtime], BeforeValidator(as_runtime)] = field(default_factory=Runtime)
 
 
-def solvers_of(method: MethodSpec, config: Benchmark) -> tuple[str, ...]:
-    """The solvers that a method of ours runs over: its own, the benchmark's, or that of its recipe."""
-    return method.solver or config.solver or (method.usual.solver,)
-
-
-def solver_options_of(method: MethodSpec, solver: str) -> Options:
-    """The options of a method's solver: those it names, and those of its recipe where it is the recipe's solver."""
+def with_recipe(method: MethodSpec, solver: tuple[str, ...]) -> MethodSpec:
+    """The method with what it does not say taken from its recipe; its solver only where the benchmark names none."""
+    if method.kind is not Kind.RECON:
+        return method
     usual = method.usual
-    own = usual.solver_options if solver == usual.solver and not method.solver else {}
-    return {**own, **method.solver_options}
+    own: dict[str, Any] = {
+        "options": {**usual.options, **method.options},
+        "grid": method.grid or usual.grid,
+    }
+    if not method.solver and not solver:
+        own |= {
+            "solver": (usual.solver,),
+            "solver_options": {**usual.solver_options, **method.solver_options},
+        }
+    return replace(method, **own)
 
 
 def read_benchmark(config: str | Mapping[str, Any]) -> Benchmark:
@@ -245,8 +250,9 @@ def read_benchmark(config: str | Mapping[str, Any]) -> Benchmark:
                     raise unknown("problem", pattern, made.problems)
         if method.kind is Kind.RECON:
             with origin.placed("methods", name):
-                for solver in solvers_of(method, made):
-                    make_solver(solver, solver_options_of(method, solver))
+                for solver in method.solver or made.solver or (method.usual.solver,):
+                    make_solver(solver, method.solver_options)
     if not made.inputs and not all(problem.inputs for problem in made.problems.values()):
         raise ConfigError("The benchmark has no inputs.", do="Write inputs: [FILE or FOLDER, ...].")
-    return made
+    methods = {name: with_recipe(method, made.solver) for name, method in made.methods.items()}
+    return replace(made, methods=methods)

@@ -11,8 +11,7 @@ from operators.masks import MASKS
 
 from ..networks.load import WEIGHTS, shipped
 from ..posteriors import POSTERIORS
-from ..posteriors.usual import PAPER
-from ..registry.objects import make_sampler, make_solver, sampler_class
+from ..registry.objects import make_sampler, make_solver, sampler_class, usual_of
 from ..registry.operators import OPERATORS
 from ..solvers import SOLVERS
 
@@ -41,12 +40,13 @@ def samplers() -> tuple[Words, list[Words]]:
             f"{made.calls} + {made.level_calls}" if made.level_calls else str(made.calls),
             "linear" if kind.linear_only else "any",
             ", ".join(p for p in inspect.signature(kind).parameters if p not in ("prior", "problem")) or "-",
-            getattr(kind, "usual", PAPER).in_words,
+            usual.in_words,
             first_line(kind),
         )
         for name in POSTERIORS
         for kind in [sampler_class(name)]
-        for made in [make_sampler(name, None, options=getattr(kind, "usual", PAPER).options)]
+        for usual in [usual_of(name)]
+        for made in [make_sampler(name, None, options=usual.options)]
     ]
     return ("name", "calls per step", "operators", "options", "recipe", "what it is"), rows
 

@@ -22,32 +22,24 @@ from ..io.outcome import Failure, Outcome
 from ..io.simulated import measured_by, simulate
 from ..io.whole import write_together
 from ..pairing import refuse_pair
-from ..posteriors.usual import PAPER
 from ..priors import about
 from ..problem import Problem, working_dtype
-from ..registry.objects import make_prior, sampler_class
+from ..registry.objects import make_prior, usual_of
 from ..registry.operators import OPERATORS, Size, make_operator, takes_colour
 from ..registry.recipe import Recipe, build, make_recipe
 from ..runtime.runtime import Runtime
 from ..sampling import noise_levels, sample_by
 
 FITTING = "fitting"  # in the place of a prior's name: the one that ships for images of this kind
-DEFAULTS: dict[str, Any] = {
-    "start": "noise",
-    "prior": FITTING,
-    "steps": 20,
-    "samples": 8,
-}  # of `Recipe`, for images
+DEFAULTS: dict[str, Any] = {"start": "noise", "prior": FITTING, "steps": 20, "samples": 8}
+"""Of `Recipe`, for images."""
 COLOUR_PRIOR, GRAY_PRIOR = "natural", "brain-mri"
 
 
 def restore_recipe(settings: Mapping[str, Any]) -> Recipe:
     """The `Recipe` for images: the sampler's own (`posteriors.usual.Usual`) and `DEFAULTS`; ``settings`` go first."""
-    usual = getattr(sampler_class(str(settings.get("sampler", "dds"))), "usual", PAPER)
-    own: dict[str, Any] = {"sampler_options": dict(usual.options)}
-    if "solver" not in settings:
-        own |= {"solver": usual.solver, "solver_options": dict(usual.solver_options)}
-    return make_recipe({**own, **DEFAULTS, **settings})
+    usual = usual_of(str(settings.get("sampler", "dds")))
+    return make_recipe({**usual.settings(settings.get("solver", "")), **DEFAULTS, **settings})
 
 
 @dataclass(frozen=True)
@@ -182,10 +174,8 @@ def plan_image(path: Path, target: Path, job: RestoreSettings, priors: Priors) -
     named = None if job.recipe.prior == FITTING else priors.get(job.recipe.prior)
     colour = named is None or channels_of(named) == COLOUR_CHANNELS
     data = read_image(path, job.measured, colour)
-    axis = -3 if data.ndim > 2 else None
-    channels = (
-        COLOUR_CHANNELS if axis and data.shape[axis] == COLOUR_CHANNELS and not data.is_complex() else 1
-    )
+    colours = data.ndim > 2 and data.shape[-3] == COLOUR_CHANNELS and not data.is_complex()
+    channels = COLOUR_CHANNELS if colours else 1
     if named is None and channels == COLOUR_CHANNELS and job.measured and not takes_colour(job.operator):
         channels = 1  # three coils, or three detectors of another kind
     if named is not None and channels_of(named) == COLOUR_CHANNELS and channels == 1 and not job.measured:

@@ -19,7 +19,7 @@ from ..solvers.base import Solver
 from ..state import Estimate, Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, singular_tolerance, with_pullback
-from .shared.norms import row_norms
+from .shared.norms import inverse_squares
 from .usual import Usual
 
 DPS_FORMS = ("norm", "score", "squared")
@@ -34,7 +34,7 @@ class DPS(Posterior):
     recomputed: a denoiser that any solver may difference, and that has a limit of small steps. It
     needs sigma_y > 0, and is stiff where sigma_y is small. "squared" is a gradient step on the misfit itself, in
     units of the operator, ``x0 = D + zeta J^T A^H (y - A D) / ||A||^2``, noise kept: stable for zeta < 2, as J has no
-    eigenvalue above 1; a linear operator; for a few steps rather than a thousand.
+    eigenvalue above 1 (||A|| is 1 for a nonlinear operator); for a few steps rather than a thousand.
     ``zeta``: a number, or a function of sigma; `variance_preserving` for the step of the released code.
 
     Traps: the paper writes zeta' times the gradient of the squared norm over the norm, so the code's
@@ -64,7 +64,7 @@ class DPS(Posterior):
         super().__init__(prior, problem)
 
     def check_problem(self, problem: Problem) -> None:
-        """Refuses measurements without noise, and operators without a norm, for the forms that divide by them."""
+        """Refuses measurements without noise for the form that divides by it."""
         super().check_problem(problem)
         if self.form == "score" and problem.sigma == 0:
             raise ConfigError(
@@ -73,13 +73,7 @@ class DPS(Posterior):
                 'State the noise, Problem(A, y, sigma=...), or use form="norm".',
             )
         if self.form == "squared":
-            if not problem.A.linear:
-                raise ConfigError(
-                    f'{type(self).__name__} with form="squared" was given {problem.A!r}, which is not linear.',
-                    "Its step is in units of the operator's norm.",
-                    'Use form="norm", with a zeta for about so many steps.',
-                )
-            self.norm_squared = row_norms(problem).square().clamp_min(1e-30)
+            self.step = inverse_squares(problem)
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
         """The step's gradient as a correction of the clean image; one network call and its gradient."""
@@ -90,7 +84,7 @@ class DPS(Posterior):
             weight = zeta * (sigma / self.problem.sigma) ** 2
             return Estimate.keep_state(x, sigma, prior.add(pull(descent), alpha=weight), prior)
         if self.form == "squared":
-            return Estimate.keep_noise(x, sigma, prior + zeta / self.norm_squared * pull(descent), prior)
+            return Estimate.keep_noise(x, sigma, prior + zeta * self.step * pull(descent), prior)
         length = inner(r, r).sqrt()
         factor = per_row(zeta / torch.where(length > 0, length, 1), prior)
         return Estimate.keep_noise(x, sigma, add_scaled(prior, factor, pull(descent)), prior)

@@ -18,7 +18,7 @@ from ..solvers.base import Solver
 from ..state import State
 from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
-from .shared.norms import row_norms
+from .shared.norms import inverse_squares
 from .shared.proximal import Proximal, refuse_no_steps
 from .usual import Usual
 
@@ -51,7 +51,7 @@ class REDDiff(OwnLoop):
     ``optimizer``: "adam" with betas (.9, .99), "sgd", or any torch optimiser that needs no closure, with
     ``optimizer_options``; every row is a parameter of its own. ``lr`` is in units of the image, which
     Adam moves by about that much a step; with ``relative`` it is in standard deviations of the prior's images, and phi is
-    one of sigma in the same unit. With ``anneal`` it falls linearly to 0 over the walk. ``sigma_x0``: standard deviation of noise added to mu, at which both
+    one of sigma in the same unit. ``sigma_x0``: standard deviation of noise added to mu, at which both
     gradients are taken. ``init``: "pinv" ``A^+ y``, by singular values or ``steps`` CG steps (default for linear
     operators), "backprojection", "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as
     the denoiser; the solver is not used otherwise.
@@ -80,7 +80,6 @@ class REDDiff(OwnLoop):
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_options: dict[str, Any] | None = None,
         relative: bool = False,
-        anneal: bool = False,
         sigma_x0: float = 0.0,
         init: str | None = None,
         legacy_mean: bool = False,
@@ -99,7 +98,7 @@ class REDDiff(OwnLoop):
         refuse_no_steps("REDDiff", steps)
         self.weighting = weighting if callable(weighting) else WEIGHTINGS[weighting]
         self.weight, self.obs_weight, self.sigma_x0 = weight, obs_weight, sigma_x0
-        self.lr, self.relative, self.anneal = lr, relative, anneal
+        self.lr, self.relative = lr, relative
         self.make_optimizer = optimizer_maker(optimizer, optimizer_options)
         self.init, self.legacy_mean, self.flow, self.steps, self.tol = init, legacy_mean, flow, steps, tol
         self.calls = max(flow, 1)
@@ -120,7 +119,7 @@ class REDDiff(OwnLoop):
             self.fit = Proximal(problem, self.steps, self.tol)
         v = self.obs_weight
         if v is None:
-            v = 1 / row_norms(problem).square().clamp_min(1e-30) if A.linear else 1.0
+            v = inverse_squares(problem)
         pixels = math.prod(A.domain) * (2 if A.complex_domain else 1)
         self.pull = v / (problem.measurements if self.legacy_mean else 1)
         self.push = self.weight / (pixels if self.legacy_mean else 1)
@@ -139,12 +138,8 @@ class REDDiff(OwnLoop):
         denoiser = flowing(self.prior, solver, self.flow, grid, x.dtype) if self.flow else self.prior
         mu = self.first(x)
         rows = list((torch.view_as_real(mu) if mu.is_complex() else mu).unbind())  # views: mu moves with them
-        rate = self.lr * self.unit
-        optimizer = self.make_optimizer(rows, rate)
+        optimizer = self.make_optimizer(rows, self.lr * self.unit)
         for index, (sigma, target) in enumerate(pairwise(grid)):
-            if self.anneal:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * (1 - index / (len(grid) - 1))
             gradient = self.gradient(mu, sigma, denoiser, noise.at(index))
             parts = torch.view_as_real(gradient) if gradient.is_complex() else gradient
             for row, part in zip(rows, parts.unbind(), strict=True):

@@ -22,7 +22,7 @@ from ..solvers.base import Solver
 from ..state import Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, with_pullback
-from .shared.norms import row_norms
+from .shared.norms import inverse_squares, row_norms
 from .usual import Usual
 
 TRACE_WEIGHTS = ("paper", "bound")
@@ -43,7 +43,7 @@ class STSL(Posterior):
 
     ``lam``: a number, or a function of sigma; default ``zeta / ||y - A D||`` of each row, so that a step is
     ``2 zeta grad ||y - A D||``: zeta = .5 is `DPS`'s 1. ``form="squared"``: ``lam = zeta / (2 ||A||^2)``, a step on the
-    misfit itself in units of a linear operator, stable for zeta < 2. ``trace_weight``: "paper", ``w = eta / d``, d real
+    misfit itself in units of the operator (1 for a nonlinear one), stable for zeta < 2. ``trace_weight``: "paper", ``w = eta / d``, d real
     numbers an image; "bound", ``w = lam ||A||^2 s^4``, which bounds the covariance's share of the
     likelihood (linear operators; eta is not used). ``eta=0`` leaves out the term and its network call.
     ``probes``: "gaussian" or "rademacher". ``scale``: "paper", h = 1; "small", ``h = min(1, c s)``; or a
@@ -127,14 +127,16 @@ class STSL(Posterior):
                 "It starts from A^H y, which a nonlinear operator does not have.",
                 'Use init="noise".',
             )
-        if self.trace_weight == "bound" or self.form == "squared":
+        if self.form == "squared":
+            self.step = inverse_squares(problem)
+        if self.trace_weight == "bound":
             if not A.linear:
                 raise ConfigError(
                     f"STSL was given {A!r}, which is not linear.",
-                    'trace_weight="bound" and form="squared" weigh by the norm of the operator.',
-                    'Use trace_weight="paper" and form="norm".',
+                    'trace_weight="bound" weighs by the norm of the operator.',
+                    'Use trace_weight="paper".',
                 )
-            self.norm_squared = row_norms(problem).square().clamp_min(1e-30)
+            self.norm_squared = row_norms(problem).square()
 
     def pair(self, solver: Solver) -> None:
         """Refuses solvers that start with Runge-Kutta steps; warns where a multistep one loses its order."""
@@ -219,7 +221,7 @@ class STSL(Posterior):
         if self.lam is not None:
             return setting_at(self.lam, sigma)
         if self.form == "squared":
-            return setting_at(self.zeta, sigma) / (2 * self.norm_squared)
+            return self.step * (setting_at(self.zeta, sigma) / 2)
         length = inner(r, r).sqrt()
         return per_row(setting_at(self.zeta, sigma) / torch.where(length > 0, length, 1), like)
 

@@ -43,6 +43,13 @@ class Usual:
         end = low if self.lowest is None else max(least, self.lowest * std)
         return top, min(end, top / 2)
 
+    def settings(self, solver: str) -> dict[str, Any]:
+        """Options, solver and its options as settings of a `Recipe` that names ``solver``, or "": then this one."""
+        found: dict[str, Any] = {"sampler_options": dict(self.options)}
+        if not solver:
+            found |= {"solver": self.solver, "solver_options": dict(self.solver_options)}
+        return found
+
     @property
     def in_words(self) -> str:
         """Solver, options and levels, in one line."""

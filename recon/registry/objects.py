@@ -12,6 +12,7 @@ from ..errors import ConfigError, unknown
 from ..grids import GRIDS
 from ..networks.load import load_prior, shipped
 from ..posteriors import POSTERIORS, Posterior
+from ..posteriors.usual import PAPER, Usual
 from ..problem import Problem
 from ..solvers import SOLVERS, Solver
 from ..solvers.base import as_solver, completed
@@ -36,6 +37,11 @@ def sampler_class(name: str) -> Any:
             )
         kind = POSTERIORS[name] = completed(kind, Posterior)
     return kind
+
+
+def usual_of(name: str) -> Usual:
+    """The recipe of the sampler ``name``; that of the papers for one that has none. Raises `ConfigError`."""
+    return getattr(sampler_class(name), "usual", PAPER)
 
 
 SEAMS = ("start", "denoise", "correct", "run")

@@ -10,14 +10,14 @@ from ..errors import ConfigError, unknown
 from ..grids import GRIDS
 from ..pairing import refuse_order
 from ..posteriors import Posterior
-from ..posteriors.usual import PAPER
+from ..posteriors.usual import Usual
 from ..priors import about
 from ..solvers import Solver
 from .configuration import construct
-from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class
+from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_class, usual_of
 
-SCAN_OPTIONS: dict[str, Any] = {"steps": 30, "keep": "state", "variance": "local"}
-"""Options of DDS for scans, with the defaults of `Recipe`, where a recipe does not say otherwise."""
+SCANS = {"dds": Usual({"steps": 30, "keep": "state", "variance": "local"}, "sde-dpm++2m")}
+"""Recipes of samplers for scans, in the place of their own."""
 
 RECIPE_STARTS = ("noise", "zero-filled", "cg-sense")
 
@@ -26,9 +26,9 @@ RECIPE_STARTS = ("noise", "zero-filled", "cg-sense")
 class Recipe:
     """How an image is sampled; the defaults are the product's for scans.
 
-    ``prior``, ``sampler``, ``solver``, ``grid``: names. ``sampler_options`` add to `SCAN_OPTIONS` of DDS, or to those
-    of the sampler's own recipe (`posteriors.usual.Usual`), which also gives the solver of another sampler than DDS
-    where none is named. ``steps`` noise levels above 0, ``samples`` of each image.
+    ``prior``, ``sampler``, ``solver``, ``grid``: names. ``sampler_options`` add to those of the
+    sampler's own recipe (`posteriors.usual.Usual`, for DDS that of `SCANS`), which also gives the solver where that
+    is "". ``steps`` noise levels above 0, ``samples`` of each image.
     ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start``, in units of
     the normalised image, whose 99.5th percentile is 1 (of a latent prior: of its latents). ``sigma_end``: the
     last level above 0. ``sigma_y``: std of the measurement noise per real component, in the file's units; None
@@ -40,7 +40,7 @@ class Recipe:
     prior: str = "brain-mri"
     sampler: str = "dds"
     sampler_options: dict[str, Any] = field(default_factory=dict)
-    solver: str | None = None
+    solver: str = ""
     solver_options: dict[str, Any] = field(default_factory=dict)
     grid: str = "karras"
     steps: int = 10
@@ -60,16 +60,17 @@ class Recipe:
     def __post_init__(self):
         if self.start not in RECIPE_STARTS:
             raise unknown("start", self.start, RECIPE_STARTS)
-        for name, value in usual_for_scans(self.sampler, self.solver).items():
+        usual = SCANS.get(self.sampler) or usual_of(self.sampler)
+        for name, value in usual.settings(self.solver).items():
             own = getattr(self, name)
-            object.__setattr__(self, name, {**value, **own} if isinstance(value, Mapping) else own or value)
+            object.__setattr__(self, name, {**value, **own} if isinstance(value, dict) else value)
         refuse_sampler_options(self.sampler, self.sampler_options)
         if self.grid not in GRIDS:
             raise unknown("grid", self.grid, GRIDS)
         for name in ("steps", "samples", "sets"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
-        refuse_order(make_solver(str(self.solver), self.solver_options), self.steps)
+        refuse_order(make_solver(self.solver, self.solver_options), self.steps)
 
     def refuse_prior(self, prior: Any) -> None:
         """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""
@@ -100,16 +101,7 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
     return construct(Recipe, settings, "A recipe")
 
 
-def usual_for_scans(sampler: str, solver: str | None) -> dict[str, Any]:
-    """Sampler options, solver and its options that a `Recipe` takes where it does not say otherwise."""
-    if sampler == "dds":
-        return {"sampler_options": SCAN_OPTIONS, "solver": "sde-dpm++2m"}
-    usual = getattr(sampler_class(sampler), "usual", PAPER)
-    found = {"sampler_options": usual.options, "solver": usual.solver}
-    return found if solver is not None else found | {"solver_options": usual.solver_options}
-
-
 def build(recipe: Recipe, prior: Any) -> tuple[Posterior, Solver]:
     """The sampler and the solver that ``recipe`` names, for ``prior``."""
     sampler = make_sampler(recipe.sampler, prior, options=recipe.sampler_options)
-    return sampler, make_solver(str(recipe.solver), recipe.solver_options)
+    return sampler, make_solver(recipe.solver, recipe.solver_options)

@@ -22,7 +22,7 @@ from .checkpoint import write_weights
 from .loop import silent, train_network
 from .sets import ImageSet
 from .settings import Training
-from .slices import load_sets
+from .slices import slices_of
 from .start import read_start
 from .team import Team, joined
 from .views import as_network_input, plain_views
@@ -94,7 +94,7 @@ def statistics_images(config: AutoencoderTraining) -> tuple[list[Tensor], list[T
     def load(sets: Sequence[ImageSet]) -> list[Tensor]:
         if not sets:
             return []
-        return load_sets(config.root, sets, config.percentile, config.kspace_cache, config.colour).images
+        return slices_of(config, sets).images
 
     images = load(config.sets)
     return images[:: max(4, len(images) // MOST_SEEN)], load(config.validation_sets)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .settings import Training
-from .slices import load_sets
+from .slices import slices_of
 from .views import plain_views
 
 CURVE_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -58,7 +58,7 @@ def judges(
     found = []
     kind = config.complex_images if complex_images is None else complex_images
     for entry in config.validation_sets:
-        slices = load_sets(config.root, [entry], config.percentile, config.kspace_cache, config.colour)
+        slices = slices_of(config, [entry])
         clean, generator = plain_views(slices.images, config.crop, kind)
         if encode is not None:
             with torch.no_grad():

@@ -18,7 +18,7 @@ from ..io.lock import WriteLock
 from ..io.whole import writing
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .settings import MATRIX_PRECISIONS, Training
-from .slices import Slices, load_sets
+from .slices import Slices, slices_of
 from .team import Team
 from .views import augmented_view
 
@@ -77,7 +77,7 @@ def take_steps(
     config: Training, network: nn.Module, loss: Loss, publish: Publish, team: Team, log: Log
 ) -> None:
     """Train until the training has its length, saving and publishing as it goes."""
-    slices = load_sets(config.root, config.sets, config.percentile, config.kspace_cache, config.colour)
+    slices = slices_of(config, config.sets)
     run = Progress.of(network, config)
     if config.checkpoint.is_file():
         load_checkpoint(config.checkpoint, run)

@@ -17,6 +17,7 @@ from ..io.images import PICTURES, STACK, read_picture, read_stack, stack_shape
 from ..io.stores import NpzStore
 from .kspace import HDF5, KSpaceScans
 from .sets import Columns, ImageSet, chosen
+from .settings import Training
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ def load_sets(
         chances.append(torch.from_numpy(entry.weight * chance[lit] / chance[lit].sum()))
         floors.append(torch.full((int(lit.sum()),), entry.sigma_from))
     return Slices(images, torch.cat(chances), torch.cat(floors))
+
+
+def slices_of(config: Training, sets: Sequence[ImageSet]) -> Slices:
+    """`load_sets` with the settings of a training."""
+    return load_sets(config.root, sets, config.percentile, config.kspace_cache, config.colour)
 
 
 def open_source(path: Path, cache: Path, colour: bool = False) -> SliceSource:

@@ -10,7 +10,7 @@ from ...sampling import sample
 from ..answer import Answer
 from ..cells import Cell
 from ..scene import Scene
-from ..specs import MethodSpec, solver_options_of
+from ..specs import MethodSpec
 from .kinds import other_method
 
 DEFAULT_CALLS = 20  # of a sampler of ours whose budget is left open
@@ -28,7 +28,7 @@ def by_recon(scene: Scene, cell: Cell) -> Answer:
     """By `recon.sample`, with the most steps that ``cell.calls`` network calls allow."""
     spec, started = cell.spec, time.monotonic()
     sampler = build_sampler(scene, spec)
-    solver = make_solver(str(cell.solver), solver_options_of(spec, str(cell.solver)))
+    solver = make_solver(str(cell.solver), spec.solver_options)
     prior, calls = scene.prior, DEFAULT_CALLS if cell.calls is None else cell.calls
     high, low = spec.usual.levels(prior)
     top = spec.sigma_start or high
@@ -42,7 +42,7 @@ def by_recon(scene: Scene, cell: Cell) -> Answer:
         steps,
         cell.samples,
         cell.seed,
-        grid=make_grid(spec.grid or spec.usual.grid, steps, top, end),
+        grid=make_grid(str(spec.grid), steps, top, end),
         init=scene.start if spec.start == "fit" else None,
         images=(scene.index,),
     )
@@ -65,7 +65,7 @@ def by_recon(scene: Scene, cell: Cell) -> Answer:
 
 def build_sampler(scene: Scene, spec: MethodSpec) -> Posterior:
     """The sampler of ``spec``, inside the `Ensemble` and the `Active` that it asks for."""
-    sampler = make_sampler(spec.sampler, scene.prior, options={**spec.usual.options, **spec.options})
+    sampler = make_sampler(spec.sampler, scene.prior, options=spec.options)
     if spec.ensemble is not None:
         sampler = Ensemble(sampler, **spec.ensemble)
     if spec.active is not None:

@@ -1,4 +1,4 @@
-"""``||A||`` of each row's own operator."""
+"""``||A||`` of each row's own operator, and what is measured by it."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def row_norms(problem: Problem) -> Tensor:
     norms = operator_norm(A, dtype=like.dtype).to(like.device)  # without tensors of its own A is on the CPU
     rows = norms.repeat_interleave(len(like) // A.images)
     return rows.view(-1, *[1] * (like.ndim - 1))
+
+
+def inverse_squares(problem: Problem) -> Tensor | float:
+    """``1 / ||A||^2`` of each row, to multiply images with: the unit of a gradient step; 1 for a nonlinear operator."""
+    return 1 / row_norms(problem).square().clamp_min(1e-30) if problem.A.linear else 1.0
