@@ -62,9 +62,11 @@ def spectral(A: Operator, dense: bool = True) -> Spectral | None:
     if callable(own):
         return cast(Spectral, own())
     found = DECOMPOSITIONS[type(A)](A) if type(A) in DECOMPOSITIONS else None
-    if found is None and dense and isinstance(A, Linear) and is_small(A):
-        found = of_matrix(A)
-    return found
+    if found is not None or not dense:
+        return found
+    if isinstance(A, PerImage):
+        return of_images(A, dense)
+    return of_matrix(A) if isinstance(A, Linear) and is_small(A) else None
 
 
 def of_inpainting(A: Inpainting) -> Spectral:
@@ -145,9 +147,9 @@ def of_chain(A: LinearChain) -> Spectral | None:
     return None if other is None else scaled(other, scale.factor)
 
 
-def of_images(A: PerImage) -> Spectral | None:
+def of_images(A: PerImage, dense: bool = False) -> Spectral | None:
     """Every image's own, where all have one and lay it out alike."""
-    parts = [part for part in (spectral(a, dense=False) for a in A.operators) if part is not None]
+    parts = [part for part in (spectral(a, dense) for a in A.operators) if part is not None]
     if len(parts) < len(A.operators) or len({part.s.shape for part in parts}) > 1:
         return None
 

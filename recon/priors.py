@@ -68,7 +68,7 @@ class About:
     """All that a prior may say of itself beside being callable; the defaults are of one that says nothing.
 
     ``sigma_min``, ``sigma_max``: the noise levels it was trained for. ``data_var``: variance of its images per
-    real component. ``card``: how it was made (a JSON object: name, data, network, sha256, ...).
+    real component, ``std`` its root, None where the prior does not say it. ``card``: how it was made (a JSON object: name, data, network, sha256, ...).
     ``complex_images``: whether its images are complex, which a card says too, and goes first. ``module``: the
     network, to be moved to a device. ``degraded`` (B, *domain): the images it restores one by one, where it does.
     ``start(noise, sigma, denoise) -> (x, sigma)``: a start of its own in the place of pure noise. ``space``: where
@@ -78,6 +78,7 @@ class About:
     sigma_min: float | None = None
     sigma_max: float | None = None
     data_var: float = 1.0
+    std: float | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     complex_images: bool = False
     module: Any = None
@@ -105,6 +106,7 @@ def about(prior: Any) -> About:
     said = {name: value for name, value in said.items() if value is not None}
     if said.get("card"):
         said["complex_images"] = bool(said["card"]["complex_images"])
+    said["std"] = math.sqrt(said["data_var"]) if "data_var" in said else None
     return About(**said)
 
 

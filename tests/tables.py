@@ -504,7 +504,13 @@ POSTERIORS: dict[str, PosteriorRow] = {
         ),
     ),
     "dps": PosteriorRow("dps", posteriors.DPS),
+    "dps, recipe": PosteriorRow(
+        "dps", lambda prior, problem: posteriors.DPS(prior, problem, **posteriors.DPS.usual.options)
+    ),
     "mcg": PosteriorRow("mcg", posteriors.MCG),
+    "mcg, recipe": PosteriorRow(
+        "mcg", lambda prior, problem: posteriors.MCG(prior, problem, **posteriors.MCG.usual.options)
+    ),
     "pigdm": PosteriorRow(
         "pigdm",
         lambda prior, problem: posteriors.PiGDM(prior, problem, steps=5, tol=0.0),
@@ -521,6 +527,16 @@ POSTERIORS: dict[str, PosteriorRow] = {
         total=lambda solver, steps: steps * solver.calls(5),
     ),
     "reddiff": PosteriorRow("reddiff", posteriors.REDDiff, total=lambda solver, steps: steps),
+    "daps, recipe": PosteriorRow(
+        "daps",
+        lambda prior, problem: posteriors.DAPS(prior, problem, **posteriors.DAPS.usual.options),
+        total=lambda solver, steps: steps * solver.calls(1),
+    ),
+    "reddiff, recipe": PosteriorRow(
+        "reddiff",
+        lambda prior, problem: posteriors.REDDiff(prior, problem, **posteriors.REDDiff.usual.options),
+        total=lambda solver, steps: steps,
+    ),
     "reddiff, flow": PosteriorRow(
         "reddiff",
         lambda prior, problem: posteriors.REDDiff(prior, problem, flow=4),
@@ -532,6 +548,11 @@ POSTERIORS: dict[str, PosteriorRow] = {
     "stsl, first order, from noise": PosteriorRow(
         "stsl",
         lambda prior, problem: posteriors.STSL(prior, problem, inner=2, eta=0.0, init="noise"),
+        level_calls=2,
+    ),
+    "stsl, recipe": PosteriorRow(
+        "stsl",
+        lambda prior, problem: posteriors.STSL(prior, problem, **posteriors.STSL.usual.options),
         level_calls=2,
     ),
 }

@@ -81,7 +81,14 @@ def test_the_cell_of_a_worker_that_dies_is_done_again(folder, address, capsys):
         "methods": methods,
     }
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
-    command = ["benchmark", str(folder / "grid.yaml"), "--plugin", str(folder / "mortal.py")]
+    command = [
+        "benchmark",
+        str(folder / "grid.yaml"),
+        "--plugin",
+        str(folder / "mortal.py"),
+        "--data",
+        str(folder),
+    ]
     assert main([*command, "--out", str(folder / "out"), "--engine", "dask", "--scheduler", address]) == 1
     assert (folder / "mortal.died").exists()
     said = capsys.readouterr()

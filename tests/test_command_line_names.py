@@ -46,7 +46,9 @@ def test_priors_take_noise_away(name):
     """A prior knows the name it ships under, and of images or latents that are pure noise it leaves little."""
     prior = PRIORS[name]()
     assert prior.card["name"] == name
-    image = torch.zeros(2, 1, *SIZE, dtype=torch.complex64 if prior.card["complex_images"] else torch.float32)
+    kind = torch.complex64 if prior.card["complex_images"] else torch.float32
+    channels = 1 if prior.card["complex_images"] else prior.card["network"]["channels"]
+    image = torch.zeros(2, channels, *SIZE, dtype=kind)
     like = prior.encode(image) if isinstance(prior, LatentPrior) else image
     noise = (random_complex if like.is_complex() else random)(*like.shape, seed=3).to(like.dtype)
     for sigma in (2.0, 8.0):

@@ -672,7 +672,9 @@ IMAGES = Problem(PROBLEM.A, torch.cat([PROBLEM.y, tensor([-1.1, 0.4])]), 0.3)
 
 
 def test_the_result_is_weighted():
-    result = recon.sample(IMAGES, WORLD, "smc", "ddpm", steps=12, samples=6, grid=grids.karras(12, 20.0))
+    result = recon.sample(
+        IMAGES, WORLD, "smc", "ddpm", steps=12, samples=6, grid=grids.karras(12, 20.0), form="paper"
+    )
     w, x = result.weights, result.samples
     assert w.shape == (2, 6) and w.dtype == result.log_weights.dtype == F64 and float(result.ess.max()) < 6
     torch.testing.assert_close(w.sum(1), torch.ones(2, dtype=F64))
@@ -711,7 +713,7 @@ def test_weights_are_float64_whatever_the_state():
 
 
 def test_images_do_not_depend_on_each_other():
-    options = {"solver": "ddpm", "grid": grids.karras(15, 20.0), "samples": 5}
+    options = {"solver": "ddpm", "grid": grids.karras(15, 20.0), "samples": 5, "form": "paper"}
     together = recon.sample(IMAGES, WORLD, "smc", **options, images=(3, 7))
     for i, name in enumerate((3, 7)):
         one = Problem(IMAGES.A, IMAGES.y[i : i + 1], 0.3)

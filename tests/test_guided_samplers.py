@@ -612,7 +612,7 @@ def test_what_cannot_be_solved_is_refused():
             make(half, steps=0)
     for make in (DPS, MCG, PiGDM):
         with pytest.raises(ConfigError, match="form"):
-            make(half, form="squared")
+            make(half, form="cubed")
     for make in (DPS, MCG):
         with pytest.raises(ConfigError, match="sigma 0"):
             make(half, quiet, form="score")

@@ -97,7 +97,7 @@ def test_it_decodes_only_to_compare_and_once_for_the_answer():
 
 def test_a_warm_start_is_an_image():
     init = random(2, PIXELS, seed=75)
-    common = dict(posterior="dps", solver="euler", steps=5, sigma_start=0.4, samples=1)
+    common = dict(posterior="dps", form="paper", solver="euler", steps=5, sigma_start=0.4, samples=1)
     latent = recon.sample(Problem(A, Y, 0.3), LATENT, init=init, **common)
     plain = recon.sample(Problem(COMPOSED, Y, 0.3), WORLD, init=encode(init), **common)
     torch.testing.assert_close(latent.samples, decode(plain.samples), rtol=1e-9, atol=1e-9)
@@ -164,7 +164,12 @@ def test_wrong_shapes_are_refused_before_the_first_call():
     network = Counting(WORLD)
     refused(LatentPrior(encode, lambda z: decode(z)[:, :-1], network, (LATENTS,)), "decoder was given")
     refused(LatentPrior(encode, lambda z: decode(z) + 0j, network, (LATENTS,)), "decoder was given")
-    refused(LatentPrior(lambda x: encode(x)[:, 1:], decode, network, (LATENTS,)), "encoder was given", "stsl")
+    refused(
+        LatentPrior(lambda x: encode(x)[:, 1:], decode, network, (LATENTS,)),
+        "encoder was given",
+        "stsl",
+        form="paper",
+    )
     assert not network.rows
     refused(LatentPrior(encode, decode, lambda z, s: z[:, 1:], (LATENTS,)), "The prior was given")
     for shape in ((), (4, 0), (4.0,)):
@@ -180,7 +185,7 @@ def test_stsl_of_a_nonlinear_operator_starts_from_noise():
             return (x @ A.matrix.T.to(x.dtype)) ** 2
 
     problem = Problem(Squared(), Y.square(), 0.3)
-    refused(LATENT, "not linear", "stsl", problem)
+    refused(LATENT, "not linear", "stsl", problem, form="paper")
     refused(LATENT, "norm of the operator", STSL(LATENT, trace_weight="bound", init="noise"))
     sampler = STSL(LATENT, init="noise", zeta=0.01, inner=1)
     assert recon.sample(problem, LATENT, sampler, "euler", steps=4).samples.isfinite().all()

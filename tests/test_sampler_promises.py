@@ -22,6 +22,7 @@ from recon.errors import ConfigError, SamplingError
 from recon.jobs.list import samplers
 from recon.posteriors import DDS, DPS, MMPS, STSL, Active, Ensemble, PiGDM, Posterior, REDDiff
 from recon.posteriors.active.active import Measure
+from recon.priors import Prior
 from recon.problem import refuse_no_numbers
 from recon.registry.objects import make_solver
 from recon.restoration import RDDM, RestorationPrior
@@ -186,9 +187,7 @@ def test_without_noise_nothing_is_divided_by_it(row: PosteriorRow, name):
     y = A64.forward(draw(1, *A.domain, seed=4))
     world = isotropic(tuple(A.domain), 0.7, A.complex_domain)
 
-    def single_precision(x, sigma):
-        return world(x.to(y.dtype), sigma).to(x.dtype)
-
+    single_precision = Prior(lambda x, sigma: world(x.to(y.dtype), sigma).to(x.dtype), of=world)
     ends = []
     for precise, operator, data, prior in (
         (True, A64, y, world),

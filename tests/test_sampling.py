@@ -81,7 +81,7 @@ def test_half_precision_measurements_are_solved_in_float32():
 
 def test_names_and_objects_are_the_same():
     problem = inpainting()
-    by_name = recon.sample(problem, PRIOR, "dds", "heun", steps=6)
+    by_name = recon.sample(problem, PRIOR, "dds", "heun", steps=6, form="paper")
     by_object = recon.sample(problem, PRIOR, DDS(PRIOR), Heun(), steps=6)
     assert torch.equal(by_name.samples, by_object.samples)
     assert by_name.network_calls == by_object.network_calls == 11
@@ -170,7 +170,7 @@ def test_levels_come_from_the_prior():
 def test_the_trace():
     """A dict a step: the level reached, and the median residual of the believed image in units of the noise."""
     problem, watched = inpainting(), []
-    result = recon.sample(problem, PRIOR, steps=5, watch=lambda *seen: watched.append(seen))
+    result = recon.sample(problem, PRIOR, steps=5, form="paper", watch=lambda *seen: watched.append(seen))
     assert [row["sigma"] for row in result.trace] == grids.karras(5)[1:]
     assert [index for index, _, _ in watched] == list(range(5))
     assert [residual for _, _, residual in watched] == [row["residual"] for row in result.trace]

@@ -377,7 +377,7 @@ MODES_4 = Mixture(random(3, 4, seed=94), torch.tensor([0.5, 0.3, 0.2], dtype=tor
 
 def test_the_list_says_what_it_costs():
     (row,) = [row for row in samplers()[1] if row[0] == "stsl"]
-    assert row[1:3] == ("1 + 11", "any")
+    assert row[1:3] == ("1 + 2", "any")
     declared = [
         STSL(half, **options).level_calls
         for options in (
@@ -459,7 +459,7 @@ def test_a_second_start_is_refused():
     init = random(1, 4, seed=95)
     common = dict(solver="euler", steps=4, init=init, sigma_start=0.5)
     with pytest.raises(ConfigError, match="makes its own start"):
-        recon.sample(problem, world, "stsl", **common)
+        recon.sample(problem, world, "stsl", form="paper", **common)
     assert recon.sample(problem, world, STSL(world, init="noise"), **common).samples.isfinite().all()
 
     class Starting:
@@ -470,7 +470,7 @@ def test_a_second_start_is_refused():
             raise AssertionError
 
     with pytest.raises(ConfigError, match="a prior with one"):
-        recon.sample(problem, Starting(), "stsl", "euler", steps=4)
+        recon.sample(problem, Starting(), "stsl", "euler", steps=4, form="paper")
 
 
 def test_a_run_that_diverges_says_so():

@@ -22,7 +22,8 @@ from .shared.jacobian import per_row, residual_and_pull, singular_tolerance, wit
 from .shared.norms import inverse_squares
 from .usual import Usual
 
-DPS_FORMS = ("norm", "score", "squared")
+DPS_STEPS = {"norm": 1.0, "score": 1.0, "squared": 1.8}  # zeta of each form where none is given
+DPS_FORMS = (*DPS_STEPS, "auto")
 
 
 class DPS(Posterior):
@@ -34,8 +35,9 @@ class DPS(Posterior):
     recomputed: a denoiser that any solver may difference, and that has a limit of small steps. It
     needs sigma_y > 0, and is stiff where sigma_y is small. "squared" is a gradient step on the misfit itself, in
     units of the operator, ``x0 = D + zeta J^T A^H (y - A D) / ||A||^2``, noise kept: stable for zeta < 2, as J has no
-    eigenvalue above 1 (||A|| is 1 for a nonlinear operator); for a few steps rather than a thousand.
-    ``zeta``: a number, or a function of sigma; `variance_preserving` for the step of the released code.
+    eigenvalue above 1 (||A|| is 1 for a nonlinear operator); for a few steps rather than a thousand. "auto" is that
+    where A is linear and no zeta is given, else "norm".
+    ``zeta``: a number, or a function of sigma, by default 1, or 1.8 for "squared"; `variance_preserving` for the step of the released code.
 
     Traps: the paper writes zeta' times the gradient of the squared norm over the norm, so the code's
     scale is 2 zeta'. The norm is taken per sample (the released code takes it over the batch). "norm" has no
@@ -48,7 +50,7 @@ class DPS(Posterior):
 
     needs_problem = True
     knob = "Lower zeta."
-    usual = Usual({"form": "squared", "zeta": 1.8}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
+    usual = Usual({"form": "auto"}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class DPS(Posterior):
         problem: Problem | None = None,
         *,
         form: str = "norm",
-        zeta: Callable[[float], float] | float = 1.0,
+        zeta: Callable[[float], float] | float | None = None,
     ):
         if form not in DPS_FORMS:
             raise unknown("form of DPS", form, DPS_FORMS)
@@ -66,24 +68,28 @@ class DPS(Posterior):
     def check_problem(self, problem: Problem) -> None:
         """Refuses measurements without noise for the form that divides by it."""
         super().check_problem(problem)
+        self.step_form = self.form
+        if self.form == "auto":
+            self.step_form = "squared" if problem.A.linear and self.zeta is None else "norm"
         if self.form == "score" and problem.sigma == 0:
             raise ConfigError(
                 f'{type(self).__name__} with form="score" was given measurements with sigma 0.',
                 "It divides by the variance of their noise.",
                 'State the noise, Problem(A, y, sigma=...), or use form="norm".',
             )
-        if self.form == "squared":
+        if self.step_form == "squared":
             self.step = inverse_squares(problem)
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
         """The step's gradient as a correction of the clean image; one network call and its gradient."""
         prior, pull = with_pullback(self.prior, x, sigma)
-        zeta = float(self.zeta(sigma)) if callable(self.zeta) else self.zeta
+        zeta = DPS_STEPS[self.step_form] if self.zeta is None else self.zeta
+        zeta = float(zeta(sigma)) if callable(zeta) else zeta
         r, descent = residual_and_pull(self.problem.A, prior, self.problem.y)
-        if self.form == "score":
+        if self.step_form == "score":
             weight = zeta * (sigma / self.problem.sigma) ** 2
             return Estimate.keep_state(x, sigma, prior.add(pull(descent), alpha=weight), prior)
-        if self.form == "squared":
+        if self.step_form == "squared":
             return Estimate.keep_noise(x, sigma, prior + zeta * self.step * pull(descent), prior)
         length = inner(r, r).sqrt()
         factor = per_row(zeta / torch.where(length > 0, length, 1), prior)
@@ -107,7 +113,7 @@ class MCG(DPS):
     """
 
     usual = Usual(
-        {"form": "squared", "zeta": 1.8, "steps": 3}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065
+        {"form": "squared", "zeta": 1.0, "steps": 3}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065
     )
     linear_only = True
     knob = "Lower zeta, or take fewer CG steps (steps)."
@@ -118,7 +124,7 @@ class MCG(DPS):
         problem: Problem | None = None,
         *,
         form: str = "norm",
-        zeta: Callable[[float], float] | float = 1.0,
+        zeta: Callable[[float], float] | float | None = None,
         steps: int = 5,
         tol: float | None = None,
     ):

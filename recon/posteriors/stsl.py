@@ -29,7 +29,7 @@ TRACE_WEIGHTS = ("paper", "bound")
 PROBE_LAWS = ("gaussian", "rademacher")
 PROBE_SCALES = ("paper", "small")
 STSL_STARTS = ("inversion", "noise")
-STSL_FORMS = ("norm", "squared")
+STSL_FORMS = ("norm", "squared", "auto")
 
 Setting = Callable[[float], float] | float
 
@@ -43,7 +43,8 @@ class STSL(Posterior):
 
     ``lam``: a number, or a function of sigma; default ``zeta / ||y - A D||`` of each row, so that a step is
     ``2 zeta grad ||y - A D||``: zeta = .5 is `DPS`'s 1. ``form="squared"``: ``lam = zeta / (2 ||A||^2)``, a step on the
-    misfit itself in units of the operator (1 for a nonlinear one), stable for zeta < 2. ``trace_weight``: "paper", ``w = eta / d``, d real
+    misfit itself in units of the operator (1 for a nonlinear one), stable for zeta < 2;
+    "auto" is that where A is linear and neither zeta nor lam is given. ``trace_weight``: "paper", ``w = eta / d``, d real
     numbers an image; "bound", ``w = lam ||A||^2 s^4``, which bounds the covariance's share of the
     likelihood (linear operators; eta is not used). ``eta=0`` leaves out the term and its network call.
     ``probes``: "gaussian" or "rademacher". ``scale``: "paper", h = 1; "small", ``h = min(1, c s)``; or a
@@ -66,7 +67,7 @@ class STSL(Posterior):
 
     needs_problem = True
     usual = Usual(
-        {"inner": 2, "form": "squared", "zeta": 1.0, "eta": 0.0, "init": "noise"},
+        {"inner": 2, "form": "auto", "eta": 0.0, "init": "noise"},
         "euler",
         highest=5.0,
         lowest=0.065,
@@ -82,7 +83,7 @@ class STSL(Posterior):
         *,
         inner: int = 5,
         form: str = "norm",
-        zeta: Setting = 1.0,
+        zeta: Setting | None = None,
         lam: Setting | None = None,
         trace_weight: str = "paper",
         eta: float = 0.02,
@@ -107,7 +108,8 @@ class STSL(Posterior):
             raise ConfigError(f"c is {c}.", "The probes are of size min(1, c sigma).", "Use c=.1.")
         if not (eta >= 0 and math.isfinite(eta)):
             raise ConfigError(f"eta is {eta}.", "It weighs the second-order term.", "Use .02, or 0 to leave it out.")  # fmt: skip
-        self.inner, self.form, self.zeta, self.lam = inner, form, zeta, lam
+        self.inner, self.form, self.lam = inner, form, lam
+        self.zeta, self.zeta_given = 1.0 if zeta is None else zeta, zeta is not None
         self.trace_weight, self.eta, self.probes, self.scale, self.c = trace_weight, eta, probes, scale, c
         self.second_order = trace_weight == "bound" or eta > 0
         self.init, self.own_start = init, init == "inversion"
@@ -127,7 +129,9 @@ class STSL(Posterior):
                 "It starts from A^H y, which a nonlinear operator does not have.",
                 'Use init="noise".',
             )
-        if self.form == "squared":
+        given = self.zeta_given or self.lam is not None
+        self.step = None  # of the norm's form
+        if self.form == "squared" or (self.form == "auto" and A.linear and not given):
             self.step = inverse_squares(problem)
         if self.trace_weight == "bound":
             if not A.linear:
@@ -220,7 +224,7 @@ class STSL(Posterior):
         """lam: as it was given, or by the form (rows, 1, ...)."""
         if self.lam is not None:
             return setting_at(self.lam, sigma)
-        if self.form == "squared":
+        if self.step is not None:
             return self.step * (setting_at(self.zeta, sigma) / 2)
         length = inner(r, r).sqrt()
         return per_row(setting_at(self.zeta, sigma) / torch.where(length > 0, length, 1), like)

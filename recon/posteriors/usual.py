@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,13 +33,12 @@ class Usual:
 
         The prior's own where it does not say how its images vary.
         """
-        low, high = about(prior).usual
-        if getattr(prior, "data_var", None) is None:
+        known = about(prior)
+        (low, high), (least, most) = known.usual, known.allowed
+        if known.std is None:
             return high, low
-        std = math.sqrt(about(prior).data_var)
-        least, most = about(prior).allowed
-        top = high if self.highest is None else min(most, self.highest * std)
-        end = low if self.lowest is None else max(least, self.lowest * std)
+        top = high if self.highest is None else min(most, self.highest * known.std)
+        end = low if self.lowest is None else max(least, self.lowest * known.std)
         return top, min(end, top / 2)
 
     def settings(self, solver: str) -> dict[str, Any]:
