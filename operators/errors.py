@@ -1,6 +1,10 @@
-"""Errors of the operators: each says what, why, and what to do."""
+"""Errors of the operators: each says what, why, and what to do; also where a package is missing."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 
 class OperatorError(ValueError):
@@ -18,3 +22,27 @@ class LawBroken(AssertionError):
         self.law, self.error, self.bound = law, error, bound
         text = f"{law}: measured error {error:.3g}, allowed {bound:.3g}."
         super().__init__(f"{text} {hint}".strip())
+
+
+def import_extra(
+    package: str,
+    extra: str,
+    use: str,
+    error: Callable[[str, str, str], Exception] = OperatorError,
+    parts: tuple[str, ...] = (),
+) -> Any:
+    """The module ``package``, and its ``parts`` within it, which come with the extra ``extra`` of this project.
+
+    Raises ``error`` with the pip line where one cannot be imported; ``use`` begins that: "NIfTI is written with".
+    """
+    try:
+        module = import_module(package)
+        for part in parts:
+            import_module(f"{package}.{part}")
+    except ImportError as missing:
+        raise error(
+            f"{use} the package {package}, which is not installed.",
+            f"{missing}.",
+            f"Install it: pip install 'recon-posterior[{extra}]'",
+        ) from missing
+    return module

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import gzip
 import io as streams
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,17 +267,6 @@ def test_formats_can_be_had_later_and_replace_nothing(tmp_path, tiny, capsys):
     assert (out / "x_mean.nii.gz").read_bytes() == kept
 
 
-def without(monkeypatch, name: str) -> None:
-    real = builtins.__import__
-
-    def absent(wanted, *rest, **more):
-        if wanted.split(".")[0] == name:
-            raise ModuleNotFoundError(f"No module named '{name}'")
-        return real(wanted, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-
-
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -315,6 +304,6 @@ def test_without_the_packages_the_error_says_how_to_install_them(
     tmp_path, tiny, monkeypatch, capsys, name, more
 ):
     path = make_fastmri_file(tmp_path / "x.h5", slices=1)
-    without(monkeypatch, name)
+    monkeypatch.setitem(sys.modules, name, None)
     assert main(words(path, tiny, *more)) == 2
     assert "pip install 'recon-posterior[formats]'" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 
 import h5py
@@ -433,14 +433,7 @@ def test_no_other_file_is_opened(tmp_path, what, how):
 
 def test_without_the_package_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     path = write(tmp_path / "x.h5", XML, lines_of(scan()[0]))
-    real = builtins.__import__
-
-    def absent(name, *rest, **more):
-        if name.split(".")[0] == "ismrmrd":
-            raise ModuleNotFoundError("No module named 'ismrmrd'")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setitem(sys.modules, "ismrmrd", None)
     refused(lambda: io.open_kspace(path), "pip install 'recon-posterior[formats]'", "ismrmrd")
 
 

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import OperatorError
+from ..errors import OperatorError, import_extra
 
 EPS = {torch.float32: 1e-7, torch.float64: 1e-14}
 """Relative error of a transform, by the precision of the data. Points are always float64: their rounding in
 float32 alone would cost 1e-5 of an image of 256 x 256."""
-PIP = "pip install 'recon-posterior[noncart]'"
 
 
 def nufft(x: Tensor, points: Tensor, eps: float | None = None) -> Tensor:
@@ -67,12 +66,8 @@ class Transform(torch.autograd.Function):
 
 def backend(device: torch.device) -> Any:
     """pytorch-finufft's functions; raises `OperatorError` with the pip line where they, or cufinufft, are missing."""
-    try:
-        from pytorch_finufft import functional
-    except ImportError as error:
-        raise OperatorError(
-            "Non-Cartesian k-space needs finufft.", f"Python says: {error}.", f"Install it: {PIP}"
-        ) from error
+    use = "Non-Cartesian k-space is transformed with"
+    functional = import_extra("pytorch_finufft", "noncart", use, parts=("functional",)).functional
     if device.type == "cuda" and not getattr(functional, "CUFINUFFT_AVAIL", False):
         raise OperatorError(
             "Non-Cartesian k-space on a GPU needs cufinufft.",

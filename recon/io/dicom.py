@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.errors import import_extra
+
 from ..errors import ConfigError
 from .stores import Geometry
 from .targets import fitting
@@ -64,15 +66,7 @@ NEEDED = ("StudyInstanceUID", "PatientID")
 
 def pydicom_library() -> Any:
     """The package ``pydicom``; raises `ConfigError` with the line that installs it where it is missing."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ConfigError(
-            "DICOM is written with the package pydicom, which is not installed.",
-            f"{error}.",
-            "Install it: pip install 'recon-posterior[formats]'",
-        ) from error
-    return pydicom
+    return import_extra("pydicom", "formats", "DICOM is written with", ConfigError)
 
 
 def read_template(path: str | Path) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.errors import import_extra
+
 from ..errors import ConfigError
 from .stores import Geometry
 from .targets import fitting
@@ -15,15 +17,7 @@ from .targets import fitting
 
 def nibabel_library() -> Any:
     """The package ``nibabel``; raises `ConfigError` with the line that installs it where it is missing."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ConfigError(
-            "NIfTI is written with the package nibabel, which is not installed.",
-            f"{error}.",
-            "Install it: pip install 'recon-posterior[formats]'",
-        ) from error
-    return nibabel
+    return import_extra("nibabel", "formats", "NIfTI is written with", ConfigError)
 
 
 def series_of(geometry: Geometry | None, slices: int, size: tuple[int, int]) -> list[list[list[int]]]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from operators.errors import import_extra
+
 from ..errors import ConfigError
 from .runtime import Runtime
 
@@ -58,18 +60,13 @@ class Cluster:
     @contextmanager
     def client(self, tasks: int) -> Iterator[Any]:
         """A client of the scheduler, or of one that ends with it."""
-        try:
-            import dask.config
-            from distributed import Client, LocalCluster
-        except ImportError as error:
-            raise ConfigError(
-                "The engine dask is not installed.",
-                str(error),
-                "Install it: pip install 'recon-posterior[distributed]'",
-            ) from error
+        dask, distributed = (
+            import_extra(name, "distributed", "Work is spread over processes by", ConfigError, parts)
+            for name, parts in (("dask", ("config",)), ("distributed", ()))
+        )
         if self.scheduler is not None:
             try:
-                client = Client(self.scheduler, timeout=SECONDS)
+                client = distributed.Client(self.scheduler, timeout=SECONDS)
             except (OSError, ValueError, TimeoutError) as error:
                 raise ConfigError(
                     f"The scheduler at {self.scheduler} does not answer.",
@@ -86,14 +83,14 @@ class Cluster:
         }
         with (
             dask.config.set(options),
-            LocalCluster(
+            distributed.LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
                 memory_limit=0,  # none: the network knows what it needs
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
-            Client(cluster) as client,
+            distributed.Client(cluster) as client,
         ):
             yield client
 

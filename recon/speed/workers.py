@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +12,7 @@ from operators.coils import rss, simulate_coils
 from operators.masks import make_mask
 from operators.mri import MRI
 
+from ..errors import ConfigError
 from ..networks.load import load_prior
 from ..problem import Problem
 from ..runtime.cluster import Cluster, gathered, on_worker
@@ -49,10 +49,11 @@ def seconds_of(workers: int) -> float:
 
 def worker_gain(repetitions: int) -> Iterator[str]:
     """How much faster two workers are than one, in a sentence; needs two free cores or GPUs."""
-    if importlib.util.find_spec("distributed") is None:
-        yield "workers: not measured, pip install 'recon-posterior[distributed]'"
+    try:
+        one, two = seconds_of(1), seconds_of(2)
+    except ConfigError as missing:
+        yield f"workers: not measured. {missing.do}"
         return
-    one, two = seconds_of(1), seconds_of(2)
     yield (
         f"{PIECES} pieces of work by two workers: {two:.1f} s against {one:.1f} s, {one / two:.2f} x "
         "(one worker's time over two's; bar at least 1.8)"

@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from operators.errors import import_extra
+
 from ...errors import InputError
 from .fastmri import dataset_in
 
@@ -30,16 +32,7 @@ NO_IMAGE = (
 
 def ismrmrd_library() -> Any:
     """The package ``ismrmrd``; raises `InputError` with the line that installs it where it is missing."""
-    try:
-        import ismrmrd
-        import ismrmrd.file
-    except ImportError as error:
-        raise InputError(
-            "ISMRMRD raw data are read with the package ismrmrd, which is not installed.",
-            f"{error}.",
-            "Install it: pip install 'recon-posterior[formats]'",
-        ) from error
-    return ismrmrd
+    return import_extra("ismrmrd", "formats", "ISMRMRD raw data are read with", InputError, parts=("file",))
 
 
 @dataclass(frozen=True, eq=False)

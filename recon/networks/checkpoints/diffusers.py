@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from operators.errors import import_extra
+
 from ...errors import ConfigError
 from ...latent import LatentPrior
 from ...priors import Prior, discrete_label, from_flow, prediction, row_label
@@ -205,15 +207,7 @@ def load_latent(folder: str | Path) -> LatentPrior:
 
 def installed() -> Any:
     """The module `diffusers`; raises `ConfigError`, with the extra to install, if it is missing."""
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ConfigError(
-            "The library diffusers is not installed.",
-            "It reads the networks of this folder.",
-            'Install the extra: pip install "recon-posterior[latent]".',
-        ) from error
-    return diffusers
+    return import_extra("diffusers", "latent", "The networks of this folder are read with", ConfigError)
 
 
 def read_part(kind: Any, folder: Path, **options: Any) -> Any:
