@@ -25,6 +25,7 @@ from recon.runtime.runtime import Runtime
 from recon.solvers import SOLVERS, Euler, Solver
 from recon.training.autoencoder import AutoencoderTraining
 from recon.training.prior import PriorTraining
+from recon.tuning.settings import read_tuning
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def test_presets_that_ship_are_valid():
         if "length" in settings:
             kind = AutoencoderTraining if settings.pop("kind", "") == "autoencoder" else PriorTraining
             configuration.construct(kind, settings)
+        elif "validation" in settings and "trials" in settings:
+            read_tuning(settings)
         elif "problems" in settings:
             read_benchmark(settings)
         else:

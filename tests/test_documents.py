@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 from forked import Forked
 from make_kspace import make_fastmri_file
@@ -113,6 +114,13 @@ def folder(path: Path, *makers: tuple[str, Callable[[Path], object]]) -> None:
         make(path / name)
 
 
+TUNING = {
+    "sampler": "daps",
+    "problems": {"holes": {"operator": "inpainting", "sigma": 0.02}},
+    "validation": {"inputs": ["slices.npz"], "slices": [0]},
+    "held_out": {"inputs": ["slices.npz"], "slices": [1]},
+}
+
 MAKERS: dict[str, Callable[[Path, str], object]] = {
     "scan.h5": lambda path, command: scan(path),
     "FILE": lambda path, command: scan(path),
@@ -122,6 +130,7 @@ MAKERS: dict[str, Callable[[Path, str], object]] = {
     "slices.npz": lambda path, command: slices(path),
     "DIR": lambda path, command: folder(path, ("slices.npz", slices), ("scan.h5", scan)),
     "grid.yaml": lambda path, command: path.write_text(sources("yaml")[0].text),
+    "tune.yaml": lambda path, command: path.write_text(yaml.safe_dump(TUNING)),
     "CONFIG": lambda path, command: path.write_text(
         sources("yaml")[0].text
         if command == "benchmark"

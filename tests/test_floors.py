@@ -45,6 +45,7 @@ FLOORS = [
     {"training", "noncartesian"},
     {"jobs.shared"},
     {"jobs", "speed", "benchmark"},
+    {"tuning"},
     {"cli"},
 ]
 """Higher floors import lower ones. A name stands for a module, or for a folder with all that is in it."""

@@ -36,15 +36,24 @@ IMAGES = (*PICTURES, ".npy", ".npz")
 class ImageStack:
     """Pictures (png, jpg, npy) or stacks of slices (npz, ``images``): each scaled to a 99.5th percentile of 1.
 
-    For a prior of complex images each has a smooth random phase of its own.
+    For a prior of complex images each has a smooth random phase of its own. ``crop``: of each the middle so many
+    pixels in each direction; raises `ConfigError` for images with fewer.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, crop: int | None = None):
         self.path = path
         if path.suffix.lower() == ".npz":
             self.stack = read_stack(path)
         else:
             self.stack = read_image(path, measured=False).abs().float()[None]
+        if crop is not None:
+            if crop > min(self.stack.shape[-2:]):
+                raise ConfigError(
+                    f"{path} has images of {' x '.join(map(str, self.stack.shape[-2:]))}.",
+                    f"They cannot be cropped to {crop} x {crop}.",
+                    "Lower crop.",
+                )
+            self.stack = center_crop(self.stack, (crop, crop)).contiguous()
 
     @property
     def slices(self) -> int:
@@ -96,7 +105,9 @@ class ImageStack:
 class KSpace:
     """A fully sampled k-space file; the reference is the root sum of squares of all of it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, crop: int | None = None):
+        if crop is not None:
+            raise ConfigError(f"{path} is k-space.", "Images alone are cropped.", "Leave crop out.")
         self.path = path
         self.file, self.found = look(path)
 
@@ -157,7 +168,7 @@ def open_inputs(config: Benchmark, root: Path) -> dict[str, dict[str, Source]]:
     """The inputs of each problem: problem -> name in the rows -> source. Each file is opened once."""
     opened: dict[tuple[type, Path], Source] = {}
     return {
-        name: open_sources(problem, problem.inputs or config.inputs, root, opened)
+        name: open_sources(problem, problem.inputs or config.inputs, root, opened, config.crop)
         for name, problem in config.problems.items()
     }
 
@@ -178,7 +189,11 @@ def refuse_problems(config: Benchmark, inputs: Mapping[str, Mapping[str, Source]
 
 
 def open_sources(
-    problem: ProblemSpec, inputs: Sequence[str], root: Path, opened: dict[tuple[type, Path], Source]
+    problem: ProblemSpec,
+    inputs: Sequence[str],
+    root: Path,
+    opened: dict[tuple[type, Path], Source],
+    crop: int | None = None,
 ) -> dict[str, Source]:
     """The inputs of one problem by the names they have in the rows; a folder stands for the files in it.
 
@@ -205,7 +220,7 @@ def open_sources(
     keys = {name: (kind, path.resolve()) for name, path in paths.items()}
     for name, key in keys.items():
         if key not in opened:
-            opened[key] = kind(paths[name])
+            opened[key] = kind(paths[name], crop)
     return {name: opened[key] for name, key in keys.items()}
 
 

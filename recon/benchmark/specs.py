@@ -67,6 +67,7 @@ Several = Annotated[tuple[Value, ...], BeforeValidator(as_list), AfterValidator(
 Some = Annotated[Several[Value], Field(min_length=1)]
 SolverName = Annotated[str, AfterValidator(known_solver)]
 Options = Annotated[dict[str, Any], BeforeValidator(emptied)]
+ChosenSlices = Count | Annotated[tuple[Index, ...], AfterValidator(refuse_twice), Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=SCHEMA)
@@ -200,7 +201,8 @@ OF_BUDGETS = ("calls", "samples")
 class Benchmark:
     """A benchmark, checked.
 
-    ``slices``: how many of each input, spread evenly, or which. ``pictures``: of the first so many slices.
+    ``slices``: how many of each input, spread evenly, or which. ``crop``: of each image the middle so many pixels
+    in each direction; not for k-space. ``pictures``: of the first so many slices.
     ``level`` of the intervals whose coverage is counted. ``inputs`` are relative to the folder of the data.
     """
 
@@ -213,7 +215,8 @@ class Benchmark:
     calls: Some[Count | None] = (20,)
     samples: Count = 4
     seeds: Some[Index] = (0,)
-    slices: Count | Annotated[tuple[Index, ...], AfterValidator(refuse_twice), Field(min_length=1)] = 1
+    slices: ChosenSlices = 1
+    crop: Count | None = None
     pictures: Index = 1
     level: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.9
     runtime: Annotated[InstanceOf[Runtime], BeforeValidator(as_runtime)] = field(default_factory=Runtime)

@@ -333,6 +333,20 @@ COMMANDS = {
         ),
         {SPREAD: SPREAD_ARGUMENTS},
     ),
+    "tune": Command(
+        "search a sampler's options on a validation split, and compare what is found with its recipe",
+        "check everything, show what is searched, and do nothing",
+        (
+            Argument("config", "CONFIG", "sampler, problems and splits in YAML, or a preset, such as tune"),
+            Argument("--sampler", "NAME", "sampler in the place of CONFIG's"),
+            Argument("--trials", "N", "number of trials (default that of CONFIG)", type=int),
+            Argument(
+                "--data", "DIR", f"folder that inputs are relative to (default {DATA}, or that of CONFIG)"
+            ),
+            out_folder("recon_tune", "folder for trials, presets and the comparison"),
+            PLUGIN,
+        ),
+    ),
     "train": Command(
         "train a prior, or continue a training that was interrupted",
         "show the settings and do nothing",

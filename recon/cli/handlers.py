@@ -189,11 +189,10 @@ def run_benchmark(args: argparse.Namespace) -> int:
     from ..benchmark.specs import read_benchmark
 
     load(args)
-    beside = Path(args.config).parent if Path(args.config).is_file() else Path(".")
     tally = benchmark(
         read_benchmark(args.config),
         args.out,
-        args.data or os.environ.get("RECON_SHARED_DATA") or beside,
+        data_of(args),
         only=args.only,
         part=parse_part(args.part),
         command=f"recon benchmark {args.config}",
@@ -208,6 +207,32 @@ def run_benchmark(args: argparse.Namespace) -> int:
         print(f"Written: {', '.join(map(str, tally.written))}")
         print(f"Look at: {Path(args.out) / 'index.html'}")
     return tally.exit_code
+
+
+def data_of(args: argparse.Namespace) -> str | Path:
+    """The folder that inputs are relative to: that of ``--data``, of the environment, or of the configuration."""
+    beside = Path(args.config).parent if Path(args.config).is_file() else Path(".")
+    return args.data or os.environ.get("RECON_SHARED_DATA") or beside
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    """Search a sampler's options."""
+    from ..tuning.run import PRESET, table, tune
+    from ..tuning.settings import read_tuning
+
+    load(args)
+    found = tune(
+        read_tuning(args.config, **flags_given(args, "sampler", "trials")),
+        args.out,
+        data_of(args),
+        command=f"recon tune {args.config}",
+        dry_run=args.dry_run,
+    )
+    if found.found is not None:
+        print("\n".join(table(found)))
+        print(f"Found: {found.found.in_words}")
+        print(f"Preset: {Path(args.out) / PRESET}; for scans, and the comparison, see beside it.")
+    return 0
 
 
 def cluster_of(args: argparse.Namespace) -> Any:
@@ -369,6 +394,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "restore": run_restore,
     "calibrate": run_calibrate,
     "benchmark": run_benchmark,
+    "tune": run_tune,
     "train": run_train,
     "list": run_list,
     "check": run_check,

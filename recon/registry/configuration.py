@@ -145,6 +145,12 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def parse_solver(text: str) -> tuple[str, dict[str, Any]]:
+    """``"ddim,eta=1"`` -> ``("ddim", {"eta": 1})``; raises `ConfigError`."""
+    name, *options = text.split(",")
+    return name, parse_options(options)
+
+
 ARRAYS = (".npy", *PICTURES)
 
 

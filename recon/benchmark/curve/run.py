@@ -21,7 +21,7 @@ from ...metrics import object_psnr, scaled_psnr
 from ...mri import Normalised, normalise, reconstruct_slices
 from ...pairing import refuse_order
 from ...priors import Prior, about
-from ...registry.configuration import parse_options, read_config
+from ...registry.configuration import parse_solver, read_config
 from ...registry.objects import make_solver
 from ...registry.recipe import Recipe, make_recipe
 from ...runtime.runtime import Runtime
@@ -79,10 +79,10 @@ def read_curve(
     recipes = []
     for kept in KEEP[keep]:
         for solver in solvers or CURVE_SOLVERS:
-            name, *options = solver.split(",")
+            name, options = parse_solver(solver)
             given = {
                 "solver": name,
-                "solver_options": parse_options(options),
+                "solver_options": options,
                 "steps": max(CURVE_CALLS),
                 "samples": samples,
                 "sampler_options": recipe.sampler_options | {"keep": kept},

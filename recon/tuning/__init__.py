@@ -1,0 +1,1 @@
+"""Searching a sampler's options on a validation split: ``recon tune``."""
