@@ -87,6 +87,13 @@ class About:
     space: Space = field(default_factory=Space)
 
     @property
+    def channels(self) -> int:
+        """Of its images, as its card says; a complex image has one, and one of which nothing is said."""
+        if self.complex_images:
+            return 1
+        return self.card.get("channels") or self.card.get("network", {}).get("channels", 1)
+
+    @property
     def allowed(self) -> tuple[float, float]:
         """(lowest, highest) noise level the prior may be asked at; without a range of its own 0 and infinity."""
         return self.sigma_min or 0.0, math.inf if self.sigma_max is None else self.sigma_max

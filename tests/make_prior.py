@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from recon.networks.unet import UNet
 
 
-def make_prior(folder: Path, name: str = "tiny", complex_images: bool = True) -> Path:
+def make_prior(folder: Path, name: str = "tiny", complex_images: bool = True, channels: int = 1) -> Path:
     """``folder/name.safetensors`` with its card beside it."""
     torch.manual_seed(0)
-    network = UNet(channels=2 if complex_images else 1, widths=(4, 8), blocks=1, patch=2, embedding=8)
+    network = UNet(channels=2 if complex_images else channels, widths=(4, 8), blocks=1, patch=2, embedding=8)
     path = Path(folder) / f"{name}.safetensors"
     save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, path)
     card = {

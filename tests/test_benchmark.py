@@ -416,7 +416,7 @@ def test_more_slices_only_add_to_those_before(folder):
 def test_the_scene_is_what_its_problem_says(folder):
     prior, p = load_prior(folder / "tiny.safetensors"), plan(folder)
     scene = ImageStack(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
-    truth = ImageStack(folder / "slices.npz").truth(1, True)[None, None]
+    truth = ImageStack(folder / "slices.npz").truth(1, True)[None]
     assert abs(float(scene.problem.residual(truth)) - 1) < 0.1
     torch.testing.assert_close(scene.reference, truth.abs()[0, 0])
     assert float(scene.reference.flatten().quantile(0.995)) == pytest.approx(1)
@@ -461,7 +461,7 @@ def test_numbers_are_those_of_the_metrics(folder):
     cell = next(iter(cells(p, {name: {"slices.npz": [1]} for name in p.problems})))
     prior = load_prior(folder / "tiny.safetensors")
     scene = ImageStack(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
-    truth = ImageStack(folder / "slices.npz").truth(1, True)[None]
+    truth = ImageStack(folder / "slices.npz").truth(1, True)
     samples = torch.stack([truth, 1.2 * truth])
     answer = Answer(samples, samples.mean(0), 3, 1.0)
     row = scored(scene, answer, cell)
@@ -477,7 +477,7 @@ def test_the_coverage_of_an_ensemble_weighs_its_samples(folder):
     cell = next(iter(cells(p, {name: {"slices.npz": [1]} for name in p.problems})))
     prior = load_prior(folder / "tiny.safetensors")
     scene = ImageStack(folder / "slices.npz").scene(p.problems["mri"], 1, prior, 0, torch.device("cpu"))
-    truth = ImageStack(folder / "slices.npz").truth(1, True)[None]
+    truth = ImageStack(folder / "slices.npz").truth(1, True)
     samples = torch.stack([(1 + 0.05 * k) * truth for k in (-2, -1, 1, 3)])
     weights = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     answer = Answer(samples, samples[0], 3, 1.0, weights=weights)

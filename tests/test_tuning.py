@@ -137,7 +137,7 @@ def test_the_objective_is_the_mean_psnr_of_problems(settings, folder):
                 scene.problem, prior, "daps", "euler", 2, 2, 0, options=dict(usual.options), images=(index,),
                 grid=karras_levels(usual.levels(prior)),
             )  # fmt: skip
-            values.append(float(scaled_psnr(scene.magnitudes(result.mean[0]), scene.reference)))
+            values.append(float(scaled_psnr(scene.compared(result.mean[0]), scene.reference)))
         expected[name] = sum(values) / len(values)
     assert scores == pytest.approx(expected, abs=1e-2)  # levels are rounded to four digits
     assert mean(scores) == pytest.approx(sum(expected.values()) / 2, abs=1e-2)

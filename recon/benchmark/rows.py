@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import OutputError
 from ..io.reports import finite_or_null, json_text
-from ..metrics import CONVENTIONS, coverage, object_psnr, psnr, scaled_nmse, scaled_psnr, scaled_ssim
+from ..metrics import CONVENTIONS, coverage
 from .answer import Answer
 from .cells import Cell
-from .scene import Scene
+from .scene import COLOUR, Scene
 from .sharing import append_line, whole_lines
 
 ROWS = "rows.jsonl"
@@ -28,36 +27,23 @@ def scored(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
     ``metrics`` of the mean against the reference; ``residual``: of a sample, in units of the noise, the median
     over the samples; ``coverage``: the share of the object within the intervals of ``level``.
     """
-    mean, reference = scene.magnitudes(answer.mean), scene.reference.cpu()
     samples, residual = answer.samples.to(scene.problem.y.device), None
     if answer.phase:
         residual = float(torch.stack([scene.problem.residual(one[None]) for one in samples]).median())
     covered = None
     if len(samples) > 1:
-        magnitudes = scene.magnitudes(samples)
-        covered = coverage(reference, magnitudes, level=cell.level, weights=answer.weights).value
+        compared = scene.compared(samples)
+        covered = coverage(scene.reference, compared, level=cell.level, weights=answer.weights).value
     row = {
         "network_calls": answer.network_calls,
         "seconds": round(answer.seconds, 3),
         "residual": residual,
-        "metrics": image_scores(mean, reference),
+        "metrics": scene.scores(answer.mean),
         "coverage": covered,
         "level": cell.level,
         "notes": answer.notes,
     }
     return finite_or_null(row | ({"ess": answer.notes["ess"]} if "ess" in answer.notes else {}))
-
-
-def image_scores(image: Tensor, reference: Tensor) -> dict[str, float]:
-    """PSNR (of the whole image, in the object, fastMRI's), SSIM and NMSE of magnitudes (h, w), by name."""
-    found = {
-        "psnr": scaled_psnr(image, reference),
-        "object_psnr": object_psnr(image, reference),
-        "ssim": scaled_ssim(image, reference),
-        "nmse": scaled_nmse(image, reference),
-        "fastmri_psnr": psnr(image, reference),
-    }
-    return {name: float(score) for name, score in found.items()}
 
 
 def row_in_words(row: Mapping[str, Any]) -> str:
@@ -73,8 +59,10 @@ def row_in_words(row: Mapping[str, Any]) -> str:
     return ", ".join([*words, f"{row['network_calls']} calls", f"{row['seconds']:.1f} s"])
 
 
-def conventions() -> dict[str, str]:
-    """How the metrics of a row are defined, by name."""
+def conventions(colour: bool) -> dict[str, str]:
+    """How the metrics of a row are defined, by name; those of pictures in colour are others."""
+    if colour:
+        return {"metrics": COLOUR}
     return {name: text for name, text in CONVENTIONS.items() if name in ("scaled_psnr", "fastmri_psnr")}
 
 

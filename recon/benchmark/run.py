@@ -85,7 +85,7 @@ def benchmark(
     concerns all cells.
     """
     prior = make_prior(config.prior)
-    inputs = open_inputs(config, Path(root))
+    inputs = open_inputs(config, Path(root), prior)
     everything = keyed_cells(config, inputs, about(prior).card.get("sha256", ""))
     todo = matching(everything, only)[part[0] - 1 :: part[1]]
     refuse_problems(config, inputs, prior)
@@ -101,7 +101,9 @@ def benchmark(
         own = None if plugin is None else str(Path(plugin).resolve())
         given = Assignment(config, out.resolve(), Path(root).resolve(), own)
         tally = Run(config, inputs, prior, out, say, fail).measure(todo, partial(by_workers, cluster, given))
-    tally.written = refresh_report(config, out, {key for key, _ in everything}, command)
+    tally.written = refresh_report(
+        config, out, {key for key, _ in everything}, command, about(prior).channels > 1
+    )
     return tally
 
 
@@ -301,7 +303,12 @@ def run_on_worker(given: Assignment) -> Run:
     config = replace(given.config, runtime=runtime)
     prior = runtime.prepare(make_prior(config.prior))
     run = Run(
-        config, open_inputs(config, given.root), prior, given.out, lambda line: None, lambda error: None
+        config,
+        open_inputs(config, given.root, prior),
+        prior,
+        given.out,
+        lambda line: None,
+        lambda error: None,
     )
     run.rows_before = len(read_rows(given.out / ROWS))
     return run
@@ -312,10 +319,10 @@ def done_keys(out: Path) -> set[str]:
     return {row["key"] for row in read_rows(out / ROWS) if row["status"] == "done"}
 
 
-def refresh_report(config: Benchmark, out: Path, keys: set[str], command: str) -> list[Path]:
+def refresh_report(config: Benchmark, out: Path, keys: set[str], command: str, colour: bool) -> list[Path]:
     """Write the report of the rows of these keys: others are of another configuration. One process at a time."""
     with locked(out / "index.html"):
         rows = [row for row in read_rows(out / ROWS) if row["key"] in keys]
         if not rows:
             return []
-        return write_report(rows, out, title=config.title, conventions=conventions(), command=command)
+        return write_report(rows, out, title=config.title, conventions=conventions(colour), command=command)

@@ -20,7 +20,7 @@ from ..errors import ConfigError, InputError, ReconError
 from ..io import READERS, center_crop, files_in
 from ..io.acquisition import Acquisition, MaskChoice, acquire
 from ..io.checks.layout import look
-from ..io.images import PICTURES, read_image, read_stack
+from ..io.images import COLOUR_CHANNELS, PICTURES, read_image, read_stack
 from ..io.simulated import peak, simulate, with_phase
 from ..mri import empty_outside, normalise
 from ..priors import Prior, about
@@ -34,26 +34,30 @@ IMAGES = (*PICTURES, ".npy", ".npz")
 
 
 class ImageStack:
-    """Pictures (png, jpg, npy) or stacks of slices (npz, ``images``): each scaled to a 99.5th percentile of 1.
+    """Pictures (png, jpg, npy) or stacks of slices (npz, ``images``), (N, C, H, W): each scaled to a 99.5th percentile of 1.
 
-    For a prior of complex images each has a smooth random phase of its own. ``crop``: of each the middle so many
-    pixels in each direction; raises `ConfigError` for images with fewer.
+    For a prior of complex images each has a smooth random phase of its own. In ``colour`` they have three channels, and
+    their values, 0 to 1, stay as they are. ``crop``: of each the middle so many pixels in each direction; raises
+    `ConfigError` for images with fewer.
     """
 
-    def __init__(self, path: Path, crop: int | None = None):
-        self.path = path
+    def __init__(self, path: Path, crop: int | None = None, colour: bool = False):
+        self.path, self.colour = path, colour
         if path.suffix.lower() == ".npz":
-            self.stack = read_stack(path)
+            images = read_stack(path)[:, None]
         else:
-            self.stack = read_image(path, measured=False).abs().float()[None]
+            image = read_image(path, measured=False, colour=colour)
+            image = (image if colour and not image.is_complex() else image.abs()).float()
+            images = image[None] if image.ndim == 3 else image[None, None]
         if crop is not None:
-            if crop > min(self.stack.shape[-2:]):
+            if crop > min(images.shape[-2:]):
                 raise ConfigError(
-                    f"{path} has images of {' x '.join(map(str, self.stack.shape[-2:]))}.",
+                    f"{path} has images of {' x '.join(map(str, images.shape[-2:]))}.",
                     f"They cannot be cropped to {crop} x {crop}.",
                     "Lower crop.",
                 )
-            self.stack = center_crop(self.stack, (crop, crop)).contiguous()
+            images = center_crop(images, (crop, crop)).contiguous()
+        self.stack = images.expand(-1, COLOUR_CHANNELS, -1, -1) if colour else images
 
     @property
     def slices(self) -> int:
@@ -65,7 +69,7 @@ class ImageStack:
         return hashlib.blake2b(self.stack[index].numpy().tobytes(), digest_size=8).hexdigest()
 
     def truth(self, index: int, is_complex: bool) -> Tensor:
-        """The image (H, W) that is measured; raises `InputError` for an empty one."""
+        """The image (C, H, W) that is measured; raises `InputError` for an empty one."""
         image = self.stack[index]
         if not peak(image) > 0:
             raise InputError(
@@ -73,16 +77,21 @@ class ImageStack:
                 "Its 99.5th percentile is not above 0.",
                 "Leave it out.",
             )
-        return with_phase(image, index) if is_complex else image / peak(image)
+        if self.colour:
+            return image
+        return with_phase(image[0], index)[None] if is_complex else image / peak(image)
 
     def operator(self, spec: ProblemSpec, prior: Prior) -> Linear:
         """The operator of ``spec`` for these images; raises `ConfigError` where there is none, or a nonlinear one."""
-        size = (self.stack.shape[-2], self.stack.shape[-1])
+        channels, *size = self.stack.shape[1:]
         assert spec.operator is not None
-        A = make_operator(spec.operator, spec.options, size, about(prior).complex_images)
-        if not isinstance(A, Linear) or tuple(A.domain) != (1, *size):
+        A = make_operator(
+            spec.operator, spec.options, (size[0], size[1]), about(prior).complex_images, channels
+        )
+        if not isinstance(A, Linear) or tuple(A.domain) != (channels, *size):
             raise ConfigError(
-                f"{A!r} cannot be benchmarked.", f"The operator must be linear, with domain {(1, *size)}."
+                f"{A!r} cannot be benchmarked.",
+                f"The operator must be linear, with domain {(channels, *size)}.",
             )
         return A
 
@@ -99,7 +108,8 @@ class ImageStack:
             return simulate(measuring_everything(A), image, sigma, seed, index)
 
         problem = Problem(A, simulate(A, image, sigma, seed, index), sigma)
-        return Scene(problem, prior, truth.abs(), index, all_measurements)
+        reference = truth if self.colour else truth[0].abs()
+        return Scene(problem, prior, reference, index, all_measurements)
 
 
 class KSpace:
@@ -164,11 +174,15 @@ def measuring_everything(A: Linear) -> Linear:
 # --- the inputs of a configuration -------------------------------------------------------------------------
 
 
-def open_inputs(config: Benchmark, root: Path) -> dict[str, dict[str, Source]]:
-    """The inputs of each problem: problem -> name in the rows -> source. Each file is opened once."""
+def open_inputs(config: Benchmark, root: Path, prior: Prior) -> dict[str, dict[str, Source]]:
+    """The inputs of each problem: problem -> name in the rows -> source. Each file is opened once.
+
+    Images are read in colour for a prior of images in colour.
+    """
+    colour = about(prior).channels == COLOUR_CHANNELS
     opened: dict[tuple[type, Path], Source] = {}
     return {
-        name: open_sources(problem, problem.inputs or config.inputs, root, opened, config.crop)
+        name: open_sources(problem, problem.inputs or config.inputs, root, opened, config.crop, colour)
         for name, problem in config.problems.items()
     }
 
@@ -194,6 +208,7 @@ def open_sources(
     root: Path,
     opened: dict[tuple[type, Path], Source],
     crop: int | None = None,
+    colour: bool = False,
 ) -> dict[str, Source]:
     """The inputs of one problem by the names they have in the rows; a folder stands for the files in it.
 
@@ -220,7 +235,8 @@ def open_sources(
     keys = {name: (kind, path.resolve()) for name, path in paths.items()}
     for name, key in keys.items():
         if key not in opened:
-            opened[key] = kind(paths[name], crop)
+            path = paths[name]
+            opened[key] = ImageStack(path, crop, colour) if kind is ImageStack else KSpace(path, crop)
     return {name: opened[key] for name, key in keys.items()}
 
 

@@ -161,24 +161,16 @@ def fitting_prior(channels: int) -> tuple[str, str]:
     return GRAY_PRIOR, "the image has one channel"
 
 
-def channels_of(prior: Any) -> int:
-    """How many channels the images of a prior have; a complex image counts as one."""
-    known = about(prior)
-    if known.complex_images:
-        return 1
-    return known.card.get("channels") or known.card.get("network", {}).get("channels", 1)
-
-
 def plan_image(path: Path, target: Path, job: RestoreSettings, priors: Priors) -> PlannedImage:
     """Read and measure one input; raises what makes it unusable, before any network call."""
     named = None if job.recipe.prior == FITTING else priors.get(job.recipe.prior)
-    colour = named is None or channels_of(named) == COLOUR_CHANNELS
+    colour = named is None or about(named).channels == COLOUR_CHANNELS
     data = read_image(path, job.measured, colour)
     colours = data.ndim > 2 and data.shape[-3] == COLOUR_CHANNELS and not data.is_complex()
     channels = COLOUR_CHANNELS if colours else 1
     if named is None and channels == COLOUR_CHANNELS and job.measured and not takes_colour(job.operator):
         channels = 1  # three coils, or three detectors of another kind
-    if named is not None and channels_of(named) == COLOUR_CHANNELS and channels == 1 and not job.measured:
+    if named is not None and about(named).channels == COLOUR_CHANNELS and channels == 1 and not job.measured:
         data, channels = data.expand(COLOUR_CHANNELS, *data.shape), COLOUR_CHANNELS
     name = fitting_prior(channels)[0] if named is None else job.recipe.prior
     prior = priors.get(name)

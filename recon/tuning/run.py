@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..benchmark.cells import Cell
 from ..benchmark.methods.solve import build_sampler, solve
-from ..benchmark.rows import ROWS, image_scores, read_rows
+from ..benchmark.rows import ROWS, read_rows
 from ..benchmark.run import KeyedCell, benchmark, keyed_cells
 from ..benchmark.sources import open_inputs, refuse_problems
 from ..benchmark.specs import read_benchmark
@@ -142,7 +142,7 @@ class Objective:
         """The inputs of a split, and its cells with the recipe."""
         method = method_of(self.settings.sampler, self.settings.recipe, self.prior)
         config = self.settings.benchmark(split, {RECIPE: method})
-        inputs = open_inputs(config, root)
+        inputs = open_inputs(config, root, self.prior)
         refuse_problems(config, inputs, self.prior)
         found = keyed_cells(config, inputs, about(self.prior).card.get("sha256", ""))
         if not found:
@@ -183,9 +183,7 @@ class Objective:
         for cell in self.cells:
             scene = self.scene(cell.problem, cell.input, cell.slice)
             answer = solve(scene, replace(cell, method=TUNED, spec=method, solver=usual.solver))
-            found[cell.problem].append(
-                image_scores(scene.magnitudes(answer.mean), scene.reference.cpu())["psnr"]
-            )
+            found[cell.problem].append(scene.scores(answer.mean)["psnr"])
         scores = {problem: sum(values) / len(values) for problem, values in found.items()}
         if not all(-1e3 < score < 1e3 for score in scores.values()):
             raise SamplingError(f"{self.settings.sampler} diverged: {scores}.")

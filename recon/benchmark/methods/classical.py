@@ -25,7 +25,6 @@ from operators.mri import MRI
 from operators.per_image import PerImage
 
 from ...errors import ConfigError
-from ...metrics import scaled_psnr
 from ..answer import Answer
 from ..scene import Scene
 from .bart import BART_LAMBDAS, bart_maps, bart_wavelets
@@ -234,8 +233,8 @@ def norm_squared(scene: Scene) -> float:
 
 
 def quality(image: Tensor, scene: Scene) -> float:
-    """PSNR in dB of an image (1, *domain), scaled."""
-    return float(scaled_psnr(scene.magnitudes(image[0]), scene.reference))
+    """PSNR in dB of an image (1, *domain)."""
+    return scene.scores(image[0])["psnr"]
 
 
 def timed(image: Callable[[], Tensor], **notes: float | str) -> Answer:

@@ -6,7 +6,8 @@ per sample, and the steps follow from it. Calls are counted at the prior; vector
 are not calls. Options are those of deepinv's constructors, with their defaults. deepinv is imported
 when a peer is called.
 
-Its samplers expect images in [0, 1]; each peer says what it does about that. They call the network
+Its samplers expect images in [0, 1]: pictures in colour are given as they are, with all of deepinv's defaults; for other
+images each peer says what it does about that. They call the network
 in float32 only, and at noise levels above the largest of its training (152 at the start of the
 variance-preserving schedule), as they would for any user of deepinv.
 """
@@ -45,6 +46,7 @@ class Job:
     physics: Any  # with GaussianNoise(sigma) as its noise model
     y: Tensor
     sigma: float
+    colour: bool  # pictures with values from 0 to 1, as deepinv expects them
     denoiser: Any
     shape: tuple[int, ...]  # of the images, the batch axis included
     rng: torch.Generator
@@ -58,12 +60,13 @@ class Job:
 def dps(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
     """``deepinv.sampling.DPS``: default 1000 time steps, hence 999 calls, and ``weight=1``.
 
-    One call per step. The map to [-1, 1] is off, and so is the clipping of the denoised image to it.
+    One call per step. But for pictures in colour the map to [-1, 1] is off, and the clipping of the denoised image.
     """
 
     def run(job: Job) -> Tensor:
         model = diffusion(job, calls, options)
-        model.data_fidelity.clip = None
+        if not job.colour:
+            model.data_fidelity.clip = None
         return model(job.y, job.physics, x_init=job.shape)
 
     return drawn(scene, calls, samples, seed, run, options)
@@ -72,7 +75,7 @@ def dps(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any
 def pigdm(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
     """``PosteriorDiffusion`` with ``PiGDMDataFidelity``, on DPS's schedule and solver; default 100 calls.
 
-    One call and one vector-Jacobian product per step. The map to [-1, 1] is off.
+    One call and one vector-Jacobian product per step. But for pictures in colour the map to [-1, 1] is off.
     """
     from deepinv.sampling import PiGDMDataFidelity
 
@@ -115,7 +118,7 @@ def diffusion(job: Job, calls: int | None, options: dict[str, Any]) -> Any:
     if calls is not None:
         to_zero = options.get("schedule", "vp") == "vp" and options.get("solver", "ddpm") != "euler"
         options["num_steps"] = calls + 1 if to_zero else calls
-    return DPS(job.denoiser, rng=job.rng, minus_one_one=False, device=job.device, **options)
+    return DPS(job.denoiser, rng=job.rng, minus_one_one=job.colour, device=job.device, **options)
 
 
 def ddrm(scene: Scene, calls: int | None, samples: int, seed: int, **options: Any) -> Answer:
@@ -148,13 +151,13 @@ def diffpir(
     """``deepinv.sampling.DiffPIR``: one call per iteration, default 100.
 
     Its map from [0, 1] to [-1, 1] and its clipping cannot be switched off, so it is given images
-    ``(x / reach + 1) / 2`` and their measurements ``(y / reach + A 1) / 2``. ``reach`` is by default the
-    largest value, of either component, of the scene's start; beyond it deepinv clips.
+    ``(x / reach + 1) / 2`` and their measurements ``(y / reach + A 1) / 2``, pictures in colour as they are. ``reach`` is by
+    default the largest value, of either component, of the scene's start; beyond it deepinv clips.
     """
-    if reach is None:
+    if reach is None and not scene.colour:
         start = scene.start
         reach = float((torch.view_as_real(start) if start.is_complex() else start).abs().max())
-    if not reach > 0:
+    if reach is not None and not reach > 0:
         raise ConfigError(f"reach is {reach}.", "It is the largest value that an image may have, above 0.")
 
     def run(job: Job) -> Tensor:
@@ -162,16 +165,22 @@ def diffpir(
         from deepinv.physics import GaussianNoise
         from deepinv.sampling import DiffPIR
 
-        one = torch.ones(job.shape, device=job.device)
-        y, sigma = (job.y / reach + job.physics.A(one)) / 2, job.sigma / (2 * reach)
-        first = (job.physics.A_adjoint(job.y) / reach + 1) / 2  # its default start, in these units
+        y, sigma, first = job.y, job.sigma, job.physics.A_adjoint(job.y)  # its default start
+        if reach is not None:
+            one = torch.ones(job.shape, device=job.device)
+            y, sigma, first = (
+                (y / reach + job.physics.A(one)) / 2,
+                sigma / (2 * reach),
+                (first / reach + 1) / 2,
+            )
         job.physics.noise_model = GaussianNoise(sigma).to(job.device)
         job.denoiser.reach = reach
         steps = {} if calls is None else {"max_iter": calls}
         made = {"data_fidelity": L2(), "sigma": sigma, "device": job.device} | steps | options
-        return reach * (2 * DiffPIR(job.denoiser, **made)(y, job.physics, x_init=first) - 1)
+        x = DiffPIR(job.denoiser, **made)(y, job.physics, x_init=first)
+        return x if reach is None else reach * (2 * x - 1)
 
-    return drawn(scene, calls, samples, seed, run, options | {"reach": reach})
+    return drawn(scene, calls, samples, seed, run, options if reach is None else options | {"reach": reach})
 
 
 PEERS: dict[str, Callable[..., Answer]] = {
@@ -241,7 +250,7 @@ def as_job(scene: Scene, samples: int, rng: torch.Generator) -> Job:
     physics.noise_model = GaussianNoise(sigma).to(y.device)
     kind = tuple(core.domain), core.complex_domain
     shape = tuple(two_channels(core._zeros(1, torch.float32, y.device)).shape[1:])
-    return Job(physics, y, sigma, denoiser_class()(scene.prior, kind), (samples, *shape), rng)
+    return Job(physics, y, sigma, scene.colour, denoiser_class()(scene.prior, kind), (samples, *shape), rng)
 
 
 def decomposes(A: Linear) -> bool:

@@ -57,9 +57,16 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 
 
+NOT_ALWAYS = ("object PSNR", "ESS")
+
+
 def shown_columns(lines: Sequence[Line]) -> list[Column]:
-    """The columns to show: the effective sample size only where a method has one."""
-    return [c for c in RESULT_COLUMNS if c.head != "ESS" or any(line.ess.n for line in lines)]
+    """The columns to show: those of `NOT_ALWAYS` only where a line has such a number."""
+    return [
+        c
+        for c in RESULT_COLUMNS
+        if c.head not in NOT_ALWAYS or any(c.value(line) is not None for line in lines)
+    ]
 
 
 def best(column: Column, lines: Sequence[Line]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...io.reports import finite_or_null
 from ...metrics import coverage, least_squares_scale
-from ..rows import image_scores
+from ..scene import image_scores
 from .scan import Found, Scan
 
 CERTAIN = 0.1  # of the reference's maximum: certainly object

@@ -30,8 +30,7 @@ from ...problem import Problem
 from ...registry.configuration import read_config
 from ..methods.bart import bart_maps_along, bart_wavelets_along
 from ..methods.classical import climb, least_squares, quality
-from ..rows import image_scores
-from ..scene import Scene
+from ..scene import Scene, image_scores
 from .methods import DEFAULT, chosen_methods
 from .real import Say, find_file, shared_folder
 from .run import STACK_FILE
@@ -102,7 +101,7 @@ def sense(trial: TrajectoryTrial) -> tuple[Tensor, float | None]:
     weight, image, _ = climb(
         DAMPING, lambda w: least_squares(scene, None, 1, 0, w).samples, lambda x: quality(x, scene)
     )
-    return scene.magnitudes(image[0]), weight
+    return scene.compared(image[0]), weight
 
 
 def wavelets_along(trial: TrajectoryTrial) -> tuple[Tensor, float | None]:
