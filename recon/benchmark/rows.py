@@ -14,6 +14,7 @@ from ..io.reports import finite_or_null, json_text
 from ..metrics import CONVENTIONS, coverage
 from .answer import Answer
 from .cells import Cell
+from .perceptual import LPIPS, Perceptual
 from .scene import COLOUR, Scene
 from .sharing import append_line, whole_lines
 
@@ -21,7 +22,7 @@ ROWS = "rows.jsonl"
 FIELDS = {"key": str, "status": str, "cell": dict}
 
 
-def scored(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
+def scored(scene: Scene, answer: Answer, cell: Cell, perceptual: Perceptual | None = None) -> dict[str, Any]:
     """What a row says of an answer.
 
     ``metrics`` of the mean against the reference; ``residual``: of a sample, in units of the noise, the median
@@ -38,7 +39,8 @@ def scored(scene: Scene, answer: Answer, cell: Cell) -> dict[str, Any]:
         "network_calls": answer.network_calls,
         "seconds": round(answer.seconds, 3),
         "residual": residual,
-        "metrics": scene.scores(answer.mean),
+        "metrics": scene.scores(answer.mean)
+        | ({} if perceptual is None else {"lpips": perceptual(scene, answer)}),
         "coverage": covered,
         "level": cell.level,
         "notes": answer.notes,
@@ -52,6 +54,7 @@ def row_in_words(row: Mapping[str, Any]) -> str:
     numbers = {
         "PSNR": (metrics["psnr"], ".2f"),
         "SSIM": (metrics["ssim"], ".3f"),
+        "LPIPS": (metrics.get("lpips"), ".3f"),
         "residual": (row["residual"], ".2f"),
         "coverage": (row["coverage"], ".3f"),
     }
@@ -59,11 +62,14 @@ def row_in_words(row: Mapping[str, Any]) -> str:
     return ", ".join([*words, f"{row['network_calls']} calls", f"{row['seconds']:.1f} s"])
 
 
-def conventions(colour: bool) -> dict[str, str]:
+def conventions(colour: bool, perceptual: bool = False) -> dict[str, str]:
     """How the metrics of a row are defined, by name; those of pictures in colour are others."""
+    more = {"lpips": LPIPS} if perceptual else {}
     if colour:
-        return {"metrics": COLOUR}
-    return {name: text for name, text in CONVENTIONS.items() if name in ("scaled_psnr", "fastmri_psnr")}
+        return {"metrics": COLOUR} | more
+    return more | {
+        name: text for name, text in CONVENTIONS.items() if name in ("scaled_psnr", "fastmri_psnr")
+    }
 
 
 # --- the file ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ..registry.plugins import load_plugin
 from ..runtime.cluster import Cluster, on_worker, own_device
 from .cells import Cell, cells
 from .methods.solve import solve
+from .perceptual import Perceptual
 from .pictures import save_pictures
 from .report.write import write_report
 from .rows import ROWS, append_row, conventions, read_rows, row_in_words, scored
@@ -86,7 +87,9 @@ def benchmark(
     """
     prior = make_prior(config.prior)
     inputs = open_inputs(config, Path(root), prior)
-    everything = keyed_cells(config, inputs, about(prior).card.get("sha256", ""))
+    perceptual = perceptual_metric(config, Path(root))
+    weights = about(prior).card.get("sha256", "") + ("" if perceptual is None else f" {perceptual.digest}")
+    everything = keyed_cells(config, inputs, weights)
     todo = matching(everything, only)[part[0] - 1 :: part[1]]
     refuse_problems(config, inputs, prior)
     out = check_folder(out)
@@ -96,7 +99,7 @@ def benchmark(
             say(f"{key} {cell.label}{' (done already)' if key in done else ''}")
         return Tally(skipped=len(todo))
     if cluster is None:
-        tally = Run(config, inputs, config.runtime.prepare(prior), out, say, fail).measure(todo)
+        tally = Run(config, inputs, config.runtime.prepare(prior), out, say, fail, perceptual).measure(todo)
     else:
         own = None if plugin is None else str(Path(plugin).resolve())
         given = Assignment(config, out.resolve(), Path(root).resolve(), own)
@@ -105,6 +108,12 @@ def benchmark(
         config, out, {key for key, _ in everything}, command, about(prior).channels > 1
     )
     return tally
+
+
+def perceptual_metric(config: Benchmark, root: Path) -> Perceptual | None:
+    """LPIPS where the benchmark asks for it; raises `ConfigError` where it cannot be had."""
+    file = config.metrics.get("lpips")
+    return None if file is None else Perceptual(root / file)
 
 
 def keyed_cells(
@@ -148,8 +157,10 @@ class Run:
         out: Path,
         say: Callable[[str], object],
         fail: Callable[[Exception], object],
+        perceptual: Perceptual | None = None,
     ):
         self.config, self.out, self.say, self.fail = config, out, say, fail
+        self.perceptual = perceptual
         self.tally = Tally()
         device = config.runtime.torch_device()
 
@@ -227,7 +238,7 @@ class Run:
         try:
             scene = self.scene(cell.problem, cell.input, cell.slice, cell.seed)
             answer = solve(scene, cell)
-            scores = scored(scene, answer, cell)
+            scores = scored(scene, answer, cell, self.perceptual)
             if cell.rank < self.config.pictures:
                 scores["pictures"] = save_pictures(self.out, key, cell.scene, scene, answer)
         except Exception as error:
@@ -309,6 +320,7 @@ def run_on_worker(given: Assignment) -> Run:
         given.out,
         lambda line: None,
         lambda error: None,
+        perceptual_metric(config, given.root),
     )
     run.rows_before = len(read_rows(given.out / ROWS))
     return run
@@ -325,4 +337,10 @@ def refresh_report(config: Benchmark, out: Path, keys: set[str], command: str, c
         rows = [row for row in read_rows(out / ROWS) if row["key"] in keys]
         if not rows:
             return []
-        return write_report(rows, out, title=config.title, conventions=conventions(colour), command=command)
+        return write_report(
+            rows,
+            out,
+            title=config.title,
+            conventions=conventions(colour, bool(config.metrics)),
+            command=command,
+        )

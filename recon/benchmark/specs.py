@@ -203,7 +203,8 @@ class Benchmark:
 
     ``slices``: how many of each input, spread evenly, or which. ``crop``: of each image the middle so many pixels
     in each direction; not for k-space. ``pictures``: of the first so many slices.
-    ``level`` of the intervals whose coverage is counted. ``inputs`` are relative to the folder of the data.
+    ``level`` of the intervals whose coverage is counted. ``metrics``: beside PSNR, SSIM and NMSE, by name, each with
+    the file of its network's weights. ``inputs`` and such files are relative to the folder of the data.
     """
 
     problems: Annotated[dict[str, Annotated[ProblemSpec, BeforeValidator(emptied)]], Field(min_length=1)]
@@ -218,6 +219,7 @@ class Benchmark:
     slices: ChosenSlices = 1
     crop: Count | None = None
     pictures: Index = 1
+    metrics: Annotated[dict[Literal["lpips"], str], BeforeValidator(emptied)] = field(default_factory=dict)
     level: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.9
     runtime: Annotated[InstanceOf[Runtime], BeforeValidator(as_runtime)] = field(default_factory=Runtime)
 

@@ -44,6 +44,7 @@ class Line:
     object_psnr: Stat
     ssim: Stat
     nmse: Stat
+    lpips: Stat
     residual: Stat
     coverage: Stat
     ess: Stat
@@ -81,7 +82,7 @@ class FailedCells:
     count: int = 1
 
 
-METRICS = ("psnr", "object_psnr", "ssim", "nmse")
+METRICS = ("psnr", "object_psnr", "ssim", "nmse", "lpips")
 MEASURES = ("residual", "coverage", "ess", "network_calls", "seconds")
 
 

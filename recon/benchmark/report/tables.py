@@ -45,6 +45,7 @@ RESULT_COLUMNS = (
            lambda of: number_text(of.object_psnr.mean), lambda of: of.object_psnr.mean, max),
     Column("SSIM", "structural similarity", lambda of: number_text(of.ssim.mean, ".3f"), lambda of: of.ssim.mean, max),
     Column("NMSE", "normalised mean squared error", lambda of: number_text(of.nmse.mean, "#.3g"), lambda of: of.nmse.mean, min),
+    Column("LPIPS", "perceptual distance, mean over the samples", lambda of: number_text(of.lpips.mean, ".3f"), lambda of: of.lpips.mean, min),
     Column("residual", "distance to the measurements in units of their noise; noise alone gives 1",
            lambda of: number_text(of.residual.mean), lambda of: of.residual.mean),
     Column(f"coverage of {LEVEL:.0%}".replace("%", " %"), f"share of the object's pixels within the {LEVEL:.0%} intervals",
@@ -57,7 +58,7 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 
 
-NOT_ALWAYS = ("object PSNR", "ESS")
+NOT_ALWAYS = ("object PSNR", "LPIPS", "ESS")
 
 
 def shown_columns(lines: Sequence[Line]) -> list[Column]:
