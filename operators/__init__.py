@@ -8,9 +8,16 @@ from .check import check
 from .coils import compress, noise_covariance, noise_level, rss, simulate_coils, whiten
 from .complexify import Complexified, complexified
 from .ct import CT
+from .degradations.brushes import brush_mask
+from .degradations.clipping import Clipping
+from .degradations.colour import Colourisation
+from .degradations.exposure import NonlinearBlur
+from .degradations.jpeg import JPEG
+from .degradations.kernels import anisotropic_kernel, motion_kernel
+from .degradations.phase import PhaseRetrieval
 from .differences import Difference
 from .errors import LawBroken, OperatorError
-from .fourier import Blur, fft2c, gaussian_kernel, ifft2c, motion_kernel
+from .fourier import Blur, fft2c, gaussian_kernel, ifft2c
 from .interop import from_deepinv
 from .krylov import cg, operator_norm, power_norm
 from .maps.espirit import espirit
@@ -24,10 +31,13 @@ from .whitened import Whitened, whitened
 
 __all__ = [
     "CT",
+    "JPEG",
     "MRI",
     "NonCartesianMRI",
     "Adjoint",
     "Blur",
+    "Clipping",
+    "Colourisation",
     "Complexified",
     "Difference",
     "Identity",
@@ -37,12 +47,16 @@ __all__ = [
     "Normal",
     "Operator",
     "OperatorError",
+    "NonlinearBlur",
     "PerImage",
+    "PhaseRetrieval",
     "Whitened",
     "whitened",
     "Scale",
     "Sum",
     "SuperResolution",
+    "anisotropic_kernel",
+    "brush_mask",
     "cg",
     "check",
     "complexified",

@@ -30,6 +30,9 @@ class Operator:
     ``images`` is the number of images that have an operator of their own (`PerImage`), 1 otherwise; a
     batch then holds the same number of rows for each, image by image.
 
+    ``lipschitz``, of an operator that is not linear: a bound of ``||A'(x)||`` for the images that occur, by which samplers
+    choose the size of a gradient step; None where none is known. Linear ones have `operator_norm`.
+
     What every method overridden must keep, and `check` measures: the precision and device of its input;
     the input itself, unchanged; rows of a batch independent of one another; differentiable torch calls;
     no random numbers and no state, so that the same input gives the same result.
@@ -38,6 +41,7 @@ class Operator:
     domain: tuple[int, ...]
     complex_domain: bool = False
     linear: ClassVar[bool] = False
+    lipschitz: float | None = None
     images: int = 1  # a batch holds a multiple of so many rows; more than one only with PerImage
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -98,7 +102,8 @@ class Operator:
     def masked(self, y: Tensor) -> Tensor:
         """``y`` (B, *codomain) with zeros where nothing is measured; y itself for operators without a mask.
 
-        A projection: ``masked(A x) = A x`` and ``A^H masked(y) = A^H y``.
+        A projection: ``masked(A x) = A x``, and ``A^H masked(y) = A^H y`` of a linear A. What a nonlinear operator can
+        never give may be taken off in the same way: values that a sensor clips.
         """
         return y
 
@@ -341,7 +346,10 @@ class Chain(Operator):
 
     def masked(self, y: Tensor) -> Tensor:
         """Through a scale on the left."""
-        return (self.inner if isinstance(self.outer, Scale) else self.outer).masked(y)
+        if not isinstance(self.outer, Scale):
+            return self.outer.masked(y)
+        factor = 1 if self.inner.linear else self.outer.factor or 1
+        return factor * self.inner.masked(y / factor)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))

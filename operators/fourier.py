@@ -77,21 +77,3 @@ def gaussian_kernel(sigma: float, size: int | None = None) -> Tensor:
     distance = torch.arange(size, dtype=torch.float64) - size // 2
     line = torch.exp(-0.5 * (distance / sigma).square())
     return (torch.outer(line, line) / line.sum().square()).to(torch.get_default_dtype())
-
-
-def motion_kernel(length: float, angle: float) -> Tensor:
-    """Straight uniform motion over ``length`` pixels, ``angle`` degrees counter-clockwise from horizontal; sum 1.
-
-    The path is sampled finely and each point is spread over its four pixels by bilinear weights.
-    """
-    reach = math.ceil(length / 2) + 1
-    t = torch.linspace(-length / 2, length / 2, 32 * reach + 1, dtype=torch.float64)
-    column = reach + t * math.cos(math.radians(angle))
-    row = reach - t * math.sin(math.radians(angle))
-    pixels = torch.arange(2 * reach + 1, dtype=torch.float64)
-
-    def weights(place: Tensor) -> Tensor:
-        return (1 - (place[:, None] - pixels).abs()).clamp(min=0)
-
-    kernel = weights(row).T @ weights(column)
-    return (kernel / kernel.sum()).to(torch.get_default_dtype())

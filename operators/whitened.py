@@ -44,12 +44,19 @@ class WhitenedMap(Operator):
         return y * self.weights.to(y.dtype.to_real())
 
     @property
+    def lipschitz(self) -> float | None:
+        """That of A times the largest weight."""
+        known = self.inner.lipschitz
+        return None if known is None else known * float(self.weights.max())
+
+    @property
     def measured(self) -> int:
-        weights = self.weights.to(torch.complex64) if self.inner.complex_codomain else self.weights
-        return int((self.inner.masked(weights[None]) != 0).sum())
+        return int((self.weights != 0).sum())
 
     def masked(self, y: Tensor) -> Tensor:
-        return self.inner.masked(y) * (self.weights != 0)
+        """``W`` times what the inner one keeps of ``y / W``, in the units that it knows."""
+        weights = self.weights.to(y.dtype.to_real())
+        return self.weighted(self.inner.masked(y / torch.where(weights > 0, weights, 1)))
 
     def __repr__(self) -> str:
         return f"W @ {self.inner!r}"
@@ -59,6 +66,14 @@ class Whitened(WhitenedMap, Linear):
     """`WhitenedMap` of a linear operator; adjoint ``A^H W y``, normal ``A^H W^2 A x``."""
 
     inner: Linear
+
+    @property
+    def measured(self) -> int:
+        weights = self.weights.to(torch.complex64) if self.inner.complex_codomain else self.weights
+        return int((self.inner.masked(weights[None]) != 0).sum())
+
+    def masked(self, y: Tensor) -> Tensor:
+        return self.inner.masked(y) * (self.weights != 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.weighted(y))

@@ -45,6 +45,11 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "blur": lambda: op.Blur(_random(3, 3), (1, 5, 6)),
     "blur, even kernel": lambda: op.Blur(_random(2, 4), (1, 4, 4)),
     "blur, kernel a channel": lambda: op.Blur(_random(2, 3, 1), (2, 4, 5)),
+    "blur, shaken": lambda: op.Blur(op.motion_kernel(4.0, 30.0, 40.0).double(), (1, 8, 9)),
+    "blur, anisotropic": lambda: op.Blur(op.anisotropic_kernel(0.9, 0.4, 20.0).double(), (2, 9, 10)),
+    "inpainting, brush": lambda: op.Inpainting(op.brush_mask((9, 8), 1, 2.0).double(), channels=3),
+    "colourisation": lambda: op.Colourisation((3, 4, 5)).to(torch.float64),
+    "colourisation, mean": lambda: op.Colourisation((3, 3, 2), "mean").to(torch.float64),
     "ct": lambda: op.CT(6, [0.0, 17.0, 45.0, 90.0, 133.0]).to(torch.float64),
     "mri": lambda: op.MRI(_mask(4, 6)),
     "mri, odd size": lambda: op.MRI(_mask(5, 3)),
@@ -85,6 +90,21 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     ),
     "whitened, each image": lambda: op.whitened(op.Blur(_random(3, 3), (1, 5, 6)), _random(2, 1, 5, 6).exp()),
     "per image": lambda: op.PerImage((op.Inpainting(_mask(5, 4)), op.Inpainting(1 - _mask(5, 4)))),
+}
+
+# the same of operators that are not linear
+NONLINEAR: dict[str, Callable[[], op.Operator]] = {
+    "nonlinear blur": lambda: op.NonlinearBlur(_random(3, 3).abs() / 9, (2, 5, 6)),
+    "jpeg": lambda: op.JPEG((3, 16, 16)).to(torch.float64),
+    "jpeg, half blocks": lambda: op.JPEG((3, 11, 18)).to(torch.float64),
+    "jpeg, one channel": lambda: op.JPEG((1, 8, 16), quality=50).to(torch.float64),
+    "jpeg, 4:4:4": lambda: op.JPEG((3, 8, 16), quality=90, subsampling="4:4:4").to(torch.float64),
+    "clipping": lambda: op.Clipping((1, 4, 5)),
+    "clipping, exact": lambda: op.Clipping((1, 4, 5), gain=1.5, pivot=0.0, derivative="exact"),
+    "phase retrieval": lambda: op.PhaseRetrieval((1, 4, 5)),
+    "phase retrieval, complex": lambda: op.PhaseRetrieval((1, 4, 5), 1.3, complex_domain=True),
+    "whitened clipping": lambda: op.whitened(op.Clipping((1, 4, 5)), _random(1, 4, 5).abs() + 0.1),
+    "scaled clipping": lambda: op.Scale(3.0, (1, 4, 5)) @ op.Clipping((1, 4, 5)),
 }
 
 

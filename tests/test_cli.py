@@ -259,7 +259,7 @@ def test_restore_refuses_what_does_not_fit(tiny, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
-REAL = ["inpainting", "super-resolution", "blur", "denoising"]
+REAL = ["inpainting", "super-resolution", "blur", "motion-blur", "denoising"]
 
 
 @pytest.mark.parametrize("operator", REAL)

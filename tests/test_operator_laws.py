@@ -363,6 +363,46 @@ def test_kernels():
     assert rising[1, -2] + rising[2, -3] > 0 and rising[1, 1] == 0
 
 
+def test_a_bent_path_is_as_long_as_a_straight_one_and_covers_less():
+    straight, bent = op.motion_kernel(15.0, 0.0), op.motion_kernel(15.0, 0.0, bend=90.0, seed=3)
+    assert bent.shape[0] == bent.shape[1] < len(straight) and len(bent) % 2 == 1
+    torch.testing.assert_close(bent.sum(), torch.tensor(1.0))
+    assert (bent > 0.01).sum(1).count_nonzero() > 3  # more than the one row of a straight one
+    assert not torch.equal(bent, op.motion_kernel(15.0, 0.0, bend=90.0, seed=4))
+
+
+def test_an_anisotropic_gaussian_has_its_two_widths():
+    for angle in (0.0, 30.0, 90.0):
+        kernel = op.anisotropic_kernel(3.0, 1.0, angle).double()
+        pixels = torch.arange(len(kernel)).double() - len(kernel) // 2
+        turn = math.radians(angle)
+        along = pixels * math.cos(turn) - pixels[:, None] * math.sin(turn)
+        across = -pixels[:, None] * math.cos(turn) - pixels * math.sin(turn)
+        for place, width in ((along, 3.0), (across, 1.0)):
+            assert abs(float((kernel * place**2).sum()) ** 0.5 - width) < 0.01
+    torch.testing.assert_close(op.anisotropic_kernel(1.3, 1.3), op.gaussian_kernel(1.3))
+
+
+def test_brush_strokes_have_their_thickness():
+    one = op.brush_mask((64, 96), 1, 9.0, seed=1)
+    assert not torch.equal(one, op.brush_mask((64, 96), 1, 9.0, seed=2))
+    assert (one >= op.brush_mask((64, 96), 4, 9.0, seed=1)).all()  # more strokes only hide more
+    assert (op.brush_mask((64, 96), 1, 5.0, seed=1) >= one).all()
+    hidden = (~one).float()[None, None]
+    assert (
+        F.max_pool2d(-F.max_pool2d(-hidden, 7, 1), 7, 1).sum() > 0.5 * hidden.sum()
+    )  # an opening by 7 x 7 stays
+
+
+def test_colours_become_the_lightness_that_pictures_have():
+    from PIL import Image
+
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    ours = op.Colourisation((3, 6, 5))(torch.as_tensor(rgb).permute(2, 0, 1)[None].float())
+    theirs = torch.as_tensor(np.asarray(Image.fromarray(rgb).convert("L")).astype(np.float32))
+    torch.testing.assert_close(ours[0, 0], theirs, rtol=0, atol=1.0)
+
+
 def test_fourier_transform_is_centred_and_unitary():
     x = randn(1, 1, 5, 6, dtype=torch.complex128)
     torch.testing.assert_close(op.ifft2c(op.fft2c(x)), x)

@@ -42,11 +42,30 @@ BAD = [
     ("super-resolution", "filter", 3, "a name"),
     ("blur", "width", 0, "above 0"),
     ("blur", "width", math.inf, "a number"),
-    ("blur", "width", 1e9, "above 0, here up to 1.375"),
+    ("blur", "width", 1e9, "above 0, here up to 1.25"),
     ("blur", "kernel", "kernel.png", "an array"),
     ("blur", "kernel", ONES.expand(2, *SIZE).reshape(32, 12), "no larger than the image"),
     ("blur", "kernel", ONES[:3, :3] + 0j, "real"),
     ("blur", "kernel", ONES[:3, :3] * math.nan, "finite"),
+    ("inpainting", "strokes", 0, "from 1 to 1000"),
+    ("inpainting", "thickness", 2.0, "that of strokes"),
+    ("motion-blur", "length", 0, "above 0"),
+    ("motion-blur", "length", -3.0, "above 0"),
+    ("motion-blur", "length", 12, "up to 7"),
+    ("motion-blur", "bend", -1, "from 0 to 180"),
+    ("motion-blur", "angle", math.inf, "a number"),
+    ("anisotropic-blur", "width", -1, "above 0, here up to 1.25"),
+    ("anisotropic-blur", "across", 0, "above 0, here up to 1.25"),
+    ("anisotropic-blur", "across", 9, "above 0, here up to 1.25"),
+    ("nonlinear-blur", "length", -1.0, "above 0"),
+    ("jpeg", "quality", 0, "1 to 100"),
+    ("jpeg", "quality", 101, "1 to 100"),
+    ("jpeg", "quality", 9.5, "a whole number"),
+    ("jpeg", "subsampling", "4:1:1", "4:2:0"),
+    ("clipping", "gain", 0, "above 0"),
+    ("clipping", "gain", -2.0, "above 0"),
+    ("phase-retrieval", "oversampling", 0.5, "from 1 to 8"),
+    ("phase-retrieval", "oversampling", 1e9, "from 1 to 8"),
     ("mri", "mask", 3, "a name or an array"),
     ("mri", "mask", ONES[0, :5], "(16, 12)"),
     ("mri", "mask", ONES / 2, "0 and 1"),
@@ -81,6 +100,20 @@ def test_an_option_that_makes_no_sense_is_refused(name, key, value, said):
 def test_views_that_make_no_sense_are_refused(key, value, said):
     with pytest.raises(ReconError, match=said):
         make_operator("ct", {key: value}, (16, 16), complex_images=False)
+
+
+def test_one_shape_of_a_mask_is_given_at_a_time():
+    with pytest.raises(ReconError, match="box and strokes"):
+        make_operator("inpainting", {"box": [4, 4], "strokes": 2}, SIZE, complex_images=False)
+    with pytest.raises(ReconError, match="here 1 to 12"):
+        make_operator("inpainting", {"strokes": 2, "thickness": 13}, SIZE, complex_images=False)
+
+
+def test_colourisation_is_of_pictures_with_colours():
+    assert make_operator("colourisation", {}, SIZE, False, 3).codomain == (1, *SIZE)
+    for options, channels, said in (({}, 1, "three channels"), ({"weights": "red"}, 3, "luma, mean")):
+        with pytest.raises(ValueError, match=said):
+            make_operator("colourisation", options, SIZE, False, channels)
 
 
 def test_every_option_of_an_operator_has_a_type_that_is_checked():

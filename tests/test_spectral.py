@@ -23,7 +23,8 @@ STRUCTURED = {
             "inpainting", "inpainting, 3 channels", "inpainting, mask a channel", "sr bicubic", "sr bicubic x3",
             "sr box", "sr gaussian", "sr reflect", "blur", "blur, even kernel", "blur, kernel a channel", "mri",
             "mri, odd size", "mri, columns", "identity", "scale, complex", "per image", "complexified inpainting",
-            "complexified sr", "complexified blur", "complexified, several images",
+            "complexified sr", "complexified blur", "complexified, several images", "blur, shaken", "blur, anisotropic",
+            "inpainting, brush",
         )
     },
     "blur, zeros in the spectrum": lambda: op.Blur(torch.ones(2, 2, dtype=torch.float64), (1, 4, 6)),

@@ -28,13 +28,13 @@ COILS, SIGMA = 8, 0.01
 def simulate(A: Operator, image: Tensor, sigma: float, seed: int, index: int = 0) -> Tensor:
     """``y = A x + n`` (1, *codomain) of one image (H, W) or (C, H, W), n of standard deviation ``sigma`` per real component.
 
-    The noise is drawn from ``seed`` and ``index``, which numbers the image, and is zero where A measures nothing.
+    The noise is drawn from ``seed`` and ``index``, which numbers the image, and y is what A can measure of that: zero where it measures nothing.
     """
     if A.complex_domain and not image.is_complex():
         image = torch.complex(image, torch.zeros_like(image))
     with torch.no_grad():
         clean = A(image[None, None] if image.ndim == 2 else image[None])
-    return clean + A.masked(float(sigma) * Noise(seed, (index,))(clean, -2, "measurement"))
+    return A.masked(clean + float(sigma) * Noise(seed, (index,))(clean, -2, "measurement"))
 
 
 def measured_by(A: Operator, y: Tensor) -> Tensor:

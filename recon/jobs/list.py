@@ -23,7 +23,7 @@ def operators() -> tuple[Words, list[Words]]:
     rows = [
         (
             name,
-            "complex" if entry.complex_images else "real, complex",
+            "real" if entry.real_only else "complex" if entry.complex_images else "real, complex",
             ", ".join(entry.options) or "-",
             first_line(entry.kind),
         )

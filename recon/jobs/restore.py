@@ -25,7 +25,7 @@ from ..pairing import refuse_pair
 from ..priors import about
 from ..problem import Problem, working_dtype
 from ..registry.objects import make_prior, usual_of
-from ..registry.operators import OPERATORS, Size, make_operator, takes_colour
+from ..registry.operators import OPERATORS, Size, make_operator, real_only, takes_colour
 from ..registry.recipe import Recipe, build, make_recipe
 from ..runtime.runtime import Runtime
 from ..sampling import noise_levels, sample_by
@@ -170,8 +170,9 @@ def plan_image(path: Path, target: Path, job: RestoreSettings, priors: Priors) -
     channels = COLOUR_CHANNELS if colours else 1
     if named is None and channels == COLOUR_CHANNELS and job.measured and not takes_colour(job.operator):
         channels = 1  # three coils, or three detectors of another kind
-    if named is not None and about(named).channels == COLOUR_CHANNELS and channels == 1 and not job.measured:
-        data, channels = data.expand(COLOUR_CHANNELS, *data.shape), COLOUR_CHANNELS
+    in_colour = colour and (named is not None or real_only(job.operator))
+    if in_colour and channels == 1 and not (job.measured and not real_only(job.operator)):
+        data, channels = as_colour(data, job), COLOUR_CHANNELS
     name = fitting_prior(channels)[0] if named is None else job.recipe.prior
     prior = priors.get(name)
     size = job.size if job.measured and job.size else (data.shape[-2], data.shape[-1])
@@ -187,6 +188,14 @@ def plan_image(path: Path, target: Path, job: RestoreSettings, priors: Priors) -
     levels = noise_levels(prior, recipe.steps, None, None, None, sampler.usual)
     refuse_pair(sampler.given(problem), solver, levels, working_dtype(y))
     return PlannedImage(path, target, A, y, recipe, prior, levels)
+
+
+def as_colour(data: Tensor, job: RestoreSettings) -> Tensor:
+    """A grey image or measurement in three channels alike; the lightness that colourisation takes stays as it is."""
+    if not job.measured:
+        return data.expand(COLOUR_CHANNELS, *data.shape)
+    is_picture = data.ndim == 4 and job.operator != "colourisation"
+    return data.expand(-1, COLOUR_CHANNELS, -1, -1) if is_picture else data
 
 
 def describe_image(plan: PlannedImage) -> str:

@@ -18,9 +18,11 @@ from ..solvers.base import Solver
 from ..state import State
 from .shared.jacobian import misfit_descent
 from .shared.loops import OwnLoop, flow_calls, flowing, refuse_inner_solver
-from .shared.norms import row_norms
+from .shared.norms import is_measurable, squared_sizes
 from .shared.proximal import Proximal, refuse_no_steps
 from .usual import Usual
+
+DAPS_KERNELS = ("langevin", "gaussian", "auto")
 
 
 class DAPS(OwnLoop):
@@ -33,11 +35,11 @@ class DAPS(OwnLoop):
 
     ``kernel``: "langevin" (the paper) takes ``langevin`` steps ``x0 += -h grad + sqrt(2 h) z`` from
     ``xhat``, with ``h = 2 rate / (||A||^2 / tau^2 + 1 / r^2)`` of each row's own operator: stable for rate <
-    1, where a mode of precision k has the variance ``1 / (k (1 - h k / 2))``. ``step``, for nonlinear
-    operators: ``h = 1 / (1 / step + 1 / r^2)``, so that you judge the share of the data only. What is not
+    1, where a mode of precision k has the variance ``1 / (k (1 - h k / 2))``. ``||A||`` of a nonlinear operator is its
+    ``lipschitz``; for one that states none give ``step``: ``h = 1 / (1 / step + 1 / r^2)``, so that you judge the share of the data only. What is not
     measured moves by ``sqrt(2 h)`` a step: it stays closer to xhat than r. "gaussian" draws from that law
     exactly, for linear operators: in singular coordinates where A has them, else from perturbed
-    measurements by ``steps`` CG steps.
+    measurements by ``steps`` CG steps. "auto" is "gaussian" for linear operators, "langevin" for others.
 
     Traps: biased for r = s: with the prior N(0, 1), A = 1, sigma_y = .5, y = 1, mean .890 and variance .222 instead
     of .8 and .2; and where little is measured an exact draw leaves the state noisier than its level, by up
@@ -49,7 +51,7 @@ class DAPS(OwnLoop):
     """
 
     calls = 5
-    usual = Usual({"ode_steps": 1, "kernel": "gaussian", "spread": 0.5}, "euler", highest=5.0, lowest=0.065)
+    usual = Usual({"ode_steps": 1, "kernel": "auto", "spread": 0.5}, "euler", highest=5.0, lowest=0.065)
     knob = "Lower rate (or step), the size of Langevin steps, or raise tau."
 
     def __init__(
@@ -67,8 +69,8 @@ class DAPS(OwnLoop):
         steps: int = 20,
         tol: float = 1e-6,
     ):
-        if kernel not in ("langevin", "gaussian"):
-            raise unknown("kernel of DAPS", kernel, ("langevin", "gaussian"))
+        if kernel not in DAPS_KERNELS:
+            raise unknown("kernel of DAPS", kernel, DAPS_KERNELS)
         for name, count in (("ode_steps", ode_steps), ("langevin", langevin)):
             if count < 1:
                 raise ConfigError(f"{name} is {count}.", "At least one step is needed.", "Leave it out.")
@@ -79,7 +81,7 @@ class DAPS(OwnLoop):
         if not 0 < rate < 1:
             raise ConfigError(f"rate is {rate}.", "Langevin steps are stable between 0 and 1.", "Use .1.")
         refuse_no_steps("DAPS", steps)
-        self.ode_steps, self.kernel, self.spread, self.tau_given = ode_steps, kernel, spread, tau
+        self.ode_steps, self.kernel_given, self.spread, self.tau_given = ode_steps, kernel, spread, tau
         self.langevin, self.rate, self.step_size, self.steps, self.tol = langevin, rate, step, steps, tol
         self.calls = ode_steps
         super().__init__(prior, problem)
@@ -94,7 +96,11 @@ class DAPS(OwnLoop):
                 "It divides by the variance of their noise.",
                 "State the noise, Problem(A, y, sigma=...), or give a temperature: tau=.01.",
             )
-        if not problem.A.linear and (self.kernel == "gaussian" or self.step_size is None):
+        self.kernel = self.kernel_given
+        if self.kernel == "auto":
+            self.kernel = "gaussian" if problem.A.linear else "langevin"
+        unknown_size = self.step_size is None and not is_measurable(problem)
+        if not problem.A.linear and (self.kernel == "gaussian" or unknown_size):
             raise ConfigError(
                 f"DAPS was given {problem.A!r}, which is not linear.",
                 "No norm of it says which Langevin steps are stable, and no Gaussian is its posterior.",
@@ -103,7 +109,7 @@ class DAPS(OwnLoop):
         if self.kernel == "gaussian":
             self.fit = Proximal(problem, self.steps, self.tol)
         elif self.step_size is None:
-            self.norm_squared = row_norms(problem).square()
+            self.norm_squared = squared_sizes(problem)
 
     def pair(self, solver: Solver) -> None:
         """Refuses solvers with noise, and of an order that ``ode_steps`` do not reach."""
@@ -143,7 +149,8 @@ class DAPS(OwnLoop):
         """h, for each row or for all (rows or 1, 1, ...)."""
         if self.step_size is not None:
             return like.real.new_full((1,) * like.ndim, 1 / (1 / self.step_size + 1 / r**2))
-        return 2 * self.rate / (self.norm_squared / self.tau**2 + 1 / r**2)
+        size = 2 * self.rate / (self.norm_squared / self.tau**2 + 1 / r**2)
+        return size if isinstance(size, Tensor) else like.real.new_full((1,) * like.ndim, size)
 
     def gaussian(self, xhat: Tensor, r: float, draw: Draw) -> Tensor:
         """A draw of ``N((A^H A / tau^2 + 1 / r^2)^-1 (A^H y / tau^2 + xhat / r^2), (A^H A / tau^2 + 1 / r^2)^-1)``."""

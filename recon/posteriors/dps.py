@@ -19,7 +19,7 @@ from ..solvers.base import Solver
 from ..state import Estimate, Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, singular_tolerance, with_pullback
-from .shared.norms import inverse_squares
+from .shared.norms import inverse_squares, is_measurable
 from .usual import Usual
 
 DPS_STEPS = {"norm": 1.0, "score": 1.0, "squared": 1.8}  # zeta of each form where none is given
@@ -35,8 +35,8 @@ class DPS(Posterior):
     recomputed: a denoiser that any solver may difference, and that has a limit of small steps. It
     needs sigma_y > 0, and is stiff where sigma_y is small. "squared" is a gradient step on the misfit itself, in
     units of the operator, ``x0 = D + zeta J^T A^H (y - A D) / ||A||^2``, noise kept: stable for zeta < 2, as J has no
-    eigenvalue above 1 (||A|| is 1 for a nonlinear operator); for a few steps rather than a thousand. "auto" is that
-    where A is linear and no zeta is given, else "norm".
+    eigenvalue above 1 (||A|| of a nonlinear operator is its ``lipschitz``, 1 if it states none); for a few steps rather
+    than a thousand. "auto" is that where the size of A is known and no zeta is given, else "norm".
     ``zeta``: a number, or a function of sigma, by default 1, or 1.8 for "squared"; `variance_preserving` for the step of the released code.
 
     Traps: the paper writes zeta' times the gradient of the squared norm over the norm, so the code's
@@ -70,7 +70,7 @@ class DPS(Posterior):
         super().check_problem(problem)
         self.step_form = self.form
         if self.form == "auto":
-            self.step_form = "squared" if problem.A.linear and self.zeta is None else "norm"
+            self.step_form = "squared" if is_measurable(problem) and self.zeta is None else "norm"
         if self.form == "score" and problem.sigma == 0:
             raise ConfigError(
                 f'{type(self).__name__} with form="score" was given measurements with sigma 0.',

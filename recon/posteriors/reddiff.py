@@ -35,7 +35,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adam": (torch.optim.Adam, {"betas": (0.9, 0.99)}),
     "sgd": (torch.optim.SGD, {}),
 }
-RED_STARTS = ("pinv", "backprojection", "zeros")
+RED_STARTS = ("pinv", "backprojection", "measured", "zeros")
 
 
 class REDDiff(OwnLoop):
@@ -45,7 +45,7 @@ class REDDiff(OwnLoop):
     measurements: the network's part is a gradient already, and nothing is differentiated through it.
     ``legacy_mean=True`` divides the two terms by the numbers of measurements and of pixels, as the released
     code does. ``obs_weight`` is v: default ``1 / ||A||^2``, which is the released code's 1 for operators of
-    norm 1, and the same in any unit of y (1 for nonlinear operators). ``weighting``, phi: "linear" s,
+    norm 1, and the same in any unit of y (``lipschitz`` of a nonlinear operator, 1 where it states none). ``weighting``, phi: "linear" s,
     "sqrt", "square", "log" ln(1 + s), "trunc_linear" min(s, 1), "power2over3", "const", or a function.
 
     ``optimizer``: "adam" with betas (.9, .99), "sgd", or any torch optimiser that needs no closure, with
@@ -53,7 +53,7 @@ class REDDiff(OwnLoop):
     Adam moves by about that much a step; with ``relative`` it is in standard deviations of the prior's images, and phi is
     one of sigma in the same unit. ``sigma_x0``: standard deviation of noise added to mu, at which both
     gradients are taken. ``init``: "pinv" ``A^+ y``, by singular values or ``steps`` CG steps (default for linear
-    operators), "backprojection", "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as
+    operators), "backprojection", "measured" y itself (default where it has the shape of the image), "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as
     the denoiser; the solver is not used otherwise.
 
     Traps: a point estimate: samples differ only by the noise of the regulariser. sigma_y is not in the loss,
@@ -114,7 +114,14 @@ class REDDiff(OwnLoop):
                 "An operator that is not linear has no adjoint to start from.",
                 'Use init="zeros".',
             )
-        self.start_from = self.init or ("pinv" if A.linear else "zeros")
+        alike = tuple(A.codomain) == tuple(A.domain) and A.complex_codomain == A.complex_domain
+        if self.init == "measured" and not alike:
+            raise ConfigError(
+                f'RED-diff was given {A!r} and init="measured".',
+                "Its measurements are no image of the same shape.",
+                'Use init="zeros".',
+            )
+        self.start_from = self.init or ("pinv" if A.linear else "measured" if alike else "zeros")
         if self.start_from == "pinv":
             self.fit = Proximal(problem, self.steps, self.tol)
         v = self.obs_weight
@@ -156,6 +163,8 @@ class REDDiff(OwnLoop):
         """mu before the first step, in memory of its own."""
         if self.start_from == "zeros":
             return torch.zeros_like(x)
+        if self.start_from == "measured":
+            return self.problem.y.to(x, copy=True)
         if self.start_from == "backprojection":
             return self.problem.backprojection.to(x, copy=True)
         return self.fit(torch.zeros_like(x), 0.0).contiguous()

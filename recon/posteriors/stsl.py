@@ -22,7 +22,7 @@ from ..solvers.base import Solver
 from ..state import Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, with_pullback
-from .shared.norms import inverse_squares, row_norms
+from .shared.norms import inverse_squares, is_measurable, row_norms
 from .usual import Usual
 
 TRACE_WEIGHTS = ("paper", "bound")
@@ -43,8 +43,8 @@ class STSL(Posterior):
 
     ``lam``: a number, or a function of sigma; default ``zeta / ||y - A D||`` of each row, so that a step is
     ``2 zeta grad ||y - A D||``: zeta = .5 is `DPS`'s 1. ``form="squared"``: ``lam = zeta / (2 ||A||^2)``, a step on the
-    misfit itself in units of the operator (1 for a nonlinear one), stable for zeta < 2;
-    "auto" is that where A is linear and neither zeta nor lam is given. ``trace_weight``: "paper", ``w = eta / d``, d real
+    misfit itself in units of the operator (``lipschitz`` of a nonlinear one), stable for zeta < 2;
+    "auto" is that where the size of A is known and neither zeta nor lam is given. ``trace_weight``: "paper", ``w = eta / d``, d real
     numbers an image; "bound", ``w = lam ||A||^2 s^4``, which bounds the covariance's share of the
     likelihood (linear operators; eta is not used). ``eta=0`` leaves out the term and its network call.
     ``probes``: "gaussian" or "rademacher". ``scale``: "paper", h = 1; "small", ``h = min(1, c s)``; or a
@@ -131,7 +131,7 @@ class STSL(Posterior):
             )
         given = self.zeta_given or self.lam is not None
         self.step = None  # of the norm's form
-        if self.form == "squared" or (self.form == "auto" and A.linear and not given):
+        if self.form == "squared" or (self.form == "auto" and is_measurable(problem) and not given):
             self.step = inverse_squares(problem)
         if self.trace_weight == "bound":
             if not A.linear:

@@ -11,7 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import CT, Blur, Identity, Inpainting, Linear, Operator, SuperResolution, complexified
+from operators import (
+    CT,
+    JPEG,
+    Blur,
+    Clipping,
+    Colourisation,
+    Identity,
+    Inpainting,
+    Linear,
+    NonlinearBlur,
+    Operator,
+    PhaseRetrieval,
+    SuperResolution,
+    anisotropic_kernel,
+    brush_mask,
+    complexified,
+    motion_kernel,
+)
 from operators.coils import rss, simulate_coils
 from operators.fourier import gaussian_kernel
 from operators.masks import make_mask
@@ -23,7 +40,9 @@ from .configuration import construct, parameters, refuse_unknown
 from .plugins import find_object, is_own
 
 Size = tuple[int, int]
-MOST_VIEWS, MOST_COILS, MOST_SAMPLES = 10_000, 512, 100_000  # of operators that are made for a simulation
+# of operators that are made for a simulation
+MOST_VIEWS, MOST_COILS, MOST_SAMPLES, MOST_STROKES = 10_000, 512, 100_000, 1000
+MOST_BEND, MOST_OVERSAMPLING = 180.0, 8.0
 
 
 def inpainting(
@@ -32,9 +51,24 @@ def inpainting(
     seed: int = 0,
     mask: Tensor | None = None,
     box: Sequence[int] | None = None,
+    strokes: int | None = None,
+    thickness: float | None = None,
     channels: int = 1,
 ) -> Linear:
-    """Known pixels: a random share ``keep``, or all but a central ``box`` (h, w), or where ``mask`` (H, W) is 1."""
+    """Known pixels: a random share ``keep``, all but a central ``box`` (h, w) or random brush ``strokes``, or where ``mask`` (H, W) is 1.
+
+    ``thickness`` of a stroke in pixels, by default a twelfth of the image's shorter side.
+    """
+    shapes = {"box": box, "strokes": strokes, "mask": mask}
+    given = [name for name, value in shapes.items() if value is not None]
+    refuse_unless(len(given) < 2, "mask", " and ".join(given), "a box, strokes or a mask, one of them")
+    if thickness is not None:
+        refuse_unless(
+            strokes is not None and 1 <= thickness <= min(size),
+            "thickness",
+            thickness,
+            f"that of strokes, in pixels, here 1 to {min(size)}",
+        )
     refuse_unless(0 <= keep <= 1, "keep", keep, "the share of pixels that are known, from 0 to 1")
     if box is not None:
         fits = len(box) == 2 and all(0 < b < n for b, n in zip(box, size, strict=True))
@@ -43,6 +77,9 @@ def inpainting(
         )
         (top, left), mask = ((n - b) // 2 for b, n in zip(box, size, strict=True)), torch.ones(size)
         mask[top : top + box[0], left : left + box[1]] = 0
+    elif strokes is not None:
+        refuse_unless(1 <= strokes <= MOST_STROKES, "strokes", strokes, f"a number from 1 to {MOST_STROKES}")
+        mask = brush_mask(size, strokes, max(1.0, min(size) / 12) if thickness is None else thickness, seed)
     elif mask is None:
         mask = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < keep
     elif tuple(mask.shape) not in (size, (1, *size)):
@@ -64,14 +101,74 @@ def super_resolution(
 def blur(size: Size, width: float = 2.0, kernel: Tensor | None = None, channels: int = 1) -> Linear:
     """Circular convolution with a Gaussian of standard deviation ``width`` pixels, or with ``kernel`` (h, w)."""
     if kernel is None:
-        widest = (
-            min(size) - 1
-        ) / 8  # of a kernel that is cut at four standard deviations and fits into the image
-        refuse_unless(
-            0 < width <= widest, "width", width, f"a number of pixels above 0, here up to {widest:g}"
-        )
+        refuse_width("width", width, size)
         kernel = gaussian_kernel(width)
     return Blur(kernel if kernel.is_complex() else kernel.float(), (channels, *size))
+
+
+def refuse_width(key: str, width: float, size: Size) -> None:
+    """Raises `InputError` for a standard deviation at which a kernel cut at four of them does not fit into the image."""
+    widest = (min(size) - 1) // 2 / 4
+    refuse_unless(0 < width <= widest, key, width, f"a number of pixels above 0, here up to {widest:g}")
+
+
+def anisotropic_blur(
+    size: Size, width: float = 3.0, across: float = 1.0, angle: float = 30.0, channels: int = 1
+) -> Linear:
+    """Circular convolution with a Gaussian of standard deviation ``width`` pixels at ``angle`` degrees, and ``across`` it."""
+    refuse_width("width", width, size)
+    refuse_width("across", across, size)
+    return Blur(anisotropic_kernel(width, across, angle), (channels, *size))
+
+
+def motion_blur(
+    size: Size, length: float = 9.0, angle: float = 30.0, bend: float = 0.0, seed: int = 0, channels: int = 1
+) -> Linear:
+    """Circular convolution with a path of ``length`` pixels at ``angle`` degrees; ``bend`` degrees let it stray at random."""
+    return Blur(motion_path(size, length, angle, bend, seed), (channels, *size))
+
+
+def motion_path(size: Size, length: float, angle: float, bend: float, seed: int) -> Tensor:
+    """The kernel of `motion_blur`; raises `InputError` for a path that does not fit into the image."""
+    longest = min(size) - 5  # the kernel of a straight path is up to 4 pixels longer
+    refuse_unless(0 <= bend <= MOST_BEND, "bend", bend, f"a number of degrees from 0 to {MOST_BEND:g}")
+    refuse_unless(
+        0 < length <= longest, "length", length, f"a number of pixels above 0, here up to {longest}"
+    )
+    return motion_kernel(length, angle, bend, seed)
+
+
+def colourisation(size: Size, weights: str = "luma", channels: int = 3) -> Linear:
+    """The lightness alone of a picture with colours, as ``weights`` say: luma (Rec. 601), or mean."""
+    return Colourisation((channels, *size), weights)
+
+
+def nonlinear_blur(
+    size: Size, length: float = 9.0, angle: float = 30.0, bend: float = 0.0, seed: int = 0, channels: int = 1
+) -> Operator:
+    """The blur of motion-blur, of the light: the picture holds the camera's response to it (sRGB)."""
+    return NonlinearBlur(motion_path(size, length, angle, bend, seed), (channels, *size))
+
+
+def jpeg(size: Size, quality: int = 10, subsampling: str = "4:2:0", channels: int = 1) -> Operator:
+    """What a JPEG file of ``quality`` 1 to 100 holds, with chroma ``subsampling`` 4:2:0 or 4:4:4."""
+    return JPEG((channels, *size), quality, subsampling)
+
+
+def clipping(size: Size, gain: float = 2.0, pivot: float = 0.5, channels: int = 1) -> Operator:
+    """High dynamic range: contrast times ``gain`` around ``pivot``, clipped to 0 and 1."""
+    return Clipping((channels, *size), gain, pivot)
+
+
+def phase_retrieval(size: Size, oversampling: float = 2.0, channels: int = 1) -> Operator:
+    """Magnitudes of the Fourier transform of the image, padded to ``oversampling`` times its sides."""
+    refuse_unless(
+        1 <= oversampling <= MOST_OVERSAMPLING,
+        "oversampling",
+        oversampling,
+        f"a number from 1 to {MOST_OVERSAMPLING:g}",
+    )
+    return PhaseRetrieval((channels, *size), oversampling)
 
 
 def parallel_beam(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
@@ -150,11 +247,13 @@ def refuse_unless(holds: bool, key: str, value: Any, wanted: str) -> None:
 class Entry:
     """``kind(size, **options)`` makes the operator; ``complex_images``: of complex images only.
 
-    One of real images acts on complex ones as `operators.Complexified`.
+    One of real images acts on complex ones as `operators.Complexified`, unless it is ``real_only``, which those are that
+    are not linear; pictures are then restored in colour, grey ones too.
     """
 
-    kind: Callable[..., Linear]
+    kind: Callable[..., Operator]
     complex_images: bool = False
+    real_only: bool = False
 
     @property
     def options(self) -> list[str]:
@@ -175,6 +274,13 @@ OPERATORS: dict[str, Entry] = {
     "inpainting": Entry(inpainting),
     "super-resolution": Entry(super_resolution),
     "blur": Entry(blur),
+    "motion-blur": Entry(motion_blur),
+    "anisotropic-blur": Entry(anisotropic_blur),
+    "colourisation": Entry(colourisation, real_only=True),
+    "nonlinear-blur": Entry(nonlinear_blur, real_only=True),
+    "jpeg": Entry(jpeg, real_only=True),
+    "clipping": Entry(clipping, real_only=True),
+    "phase-retrieval": Entry(phase_retrieval, real_only=True),
     "ct": Entry(parallel_beam),
     "denoising": Entry(denoising),
     "mri": Entry(fourier, True),
@@ -207,14 +313,25 @@ def make_operator(
             "It acts on images of one channel.",
             f"Convert the picture to grey, or choose one of {', '.join(able)}.",
         )
+    if entry.real_only and complex_images:
+        raise ConfigError(
+            f"The operator {name} was asked for complex images.",
+            "It acts on real ones.",
+            "Take a prior of real images, such as --prior natural.",
+        )
     shape = {"size": size} | ({"channels": channels} if entry.takes_colour else {})
     made = construct(entry.kind, {**shape, **options}, f"The operator {name}")
-    return complexified(made) if complex_images else made
+    return complexified(made) if complex_images and isinstance(made, Linear) else made
 
 
 def takes_colour(name: str) -> bool:
     """Whether the operator ``name`` acts on images of several channels; one of the user's own has a domain of its own."""
     return name in OPERATORS and OPERATORS[name].takes_colour
+
+
+def real_only(name: str) -> bool:
+    """Whether the operator ``name`` acts on no complex images, for which the prior of colour pictures is taken."""
+    return name in OPERATORS and OPERATORS[name].real_only
 
 
 def refuse_operator_options(name: str, options: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Ensemble(Around):
     ``resample``: "systematic", "stratified", "residual", "multinomial", of an image's particles where
     fewer than a share ``ess`` of them are effective, and where the copies part again: not before the last step.
     ``annealing``: "matched", ``alpha = sigma_y^2 / (sigma_y^2 + c s^2)``; "linear", ``1 - s / s_0``; or
-    alpha(s) itself, 1 at 0. ``c``: default ``||A||^2`` (1 for nonlinear operators). ``initial``: "tilted"
+    alpha(s) itself, 1 at 0. ``c``: default ``||A||^2`` (``lipschitz^2`` of nonlinear operators). ``initial``: "tilted"
     draws from ``N(x; 0, s_0^2) exp(-alpha mu)`` exactly (linear operators), "prior" keeps the start and
     weighs it; default tilted where possible. ``langevin``: unadjusted steps on the target after each
     step, of size ``.3 / (1 / s^2 + alpha ||A||^2 / sigma_y^2)``, a network call each; they widen it by a

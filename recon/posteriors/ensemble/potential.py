@@ -14,7 +14,7 @@ from operators.base import Linear
 
 from ...problem import Problem, inner64
 from ..shared.jacobian import per_row
-from ..shared.norms import row_norms
+from ..shared.norms import squared_sizes
 
 TRACE_PROBES = 64
 EXACT_TRACE = 1024  # images of as many real numbers or fewer: the trace by a basis
@@ -67,10 +67,9 @@ class Potential:
 
     @cached_property
     def norm_squared(self) -> Each:
-        """``||A||_2^2`` of a linear operator, of each row's own, by power iteration; 1 for others."""
-        if not self.problem.A.linear:
-            return 1.0
-        return self.each(row_norms(self.problem).square())
+        """``||A||_2^2`` of a linear operator, of each row's own, by power iteration; ``lipschitz^2`` of others, or 1."""
+        found = squared_sizes(self.problem)
+        return self.each(found) if isinstance(found, Tensor) else found
 
     @cached_property
     def largest_norm_squared(self) -> float:

@@ -20,6 +20,19 @@ def row_norms(problem: Problem) -> Tensor:
     return rows.view(-1, *[1] * (like.ndim - 1))
 
 
+def squared_sizes(problem: Problem) -> Tensor | float:
+    """``||A||^2`` in the rows of a problem; of a nonlinear operator ``lipschitz^2``, 1 where it states none."""
+    if problem.A.linear:
+        return row_norms(problem).square()
+    return 1.0 if problem.A.lipschitz is None else problem.A.lipschitz**2
+
+
 def inverse_squares(problem: Problem) -> Tensor | float:
-    """``1 / ||A||^2`` of each row, to multiply images with: the unit of a gradient step; 1 for a nonlinear operator."""
-    return 1 / row_norms(problem).square().clamp_min(1e-30) if problem.A.linear else 1.0
+    """``1 / ||A||^2`` of each row (`squared_sizes`), to multiply images with: the unit of a gradient step."""
+    found = squared_sizes(problem)
+    return 1 / found.clamp_min(1e-30) if isinstance(found, Tensor) else 1 / max(found, 1e-30)
+
+
+def is_measurable(problem: Problem) -> bool:
+    """Whether the size of A is known: it is linear, or states its ``lipschitz``."""
+    return problem.A.linear or problem.A.lipschitz is not None
