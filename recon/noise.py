@@ -38,23 +38,19 @@ class Noise:
         return draw
 
     def __call__(self, like: Tensor, step: int, stream: str = "step") -> Tensor:
-        rows = [
-            standard_normal(
-                (self.seed, self.images[row // self.samples], row % self.samples, step, stream), like
-            )
-            for row in range(len(like))
-        ]
-        drawn = torch.stack(rows)
-        if like.is_cuda:  # from pinned memory, so that the step does not wait for the copy
-            drawn = drawn.pin_memory()
+        parts = (2,) if like.is_complex() else ()
+        shape = (*like.shape, *parts)  # each row is drawn in its place: float32, on the CPU
+        drawn = torch.empty(
+            shape, dtype=torch.float32, pin_memory=like.is_cuda
+        )  # so that no step waits for the copy
+        for row, place in enumerate(drawn):
+            key = (self.seed, self.images[row // self.samples], row % self.samples, step, stream)
+            place.normal_(generator=generator_of(key))
+        drawn = torch.view_as_complex(drawn) if parts else drawn
         return drawn.to(device=like.device, dtype=like.dtype, non_blocking=like.is_cuda)
 
 
-def standard_normal(key: tuple, like: Tensor) -> Tensor:
-    """One row, in the shape of a row of ``like``: float32 (complex64 for a complex ``like``), on the CPU, from the hash of ``key``."""
+def generator_of(key: tuple) -> torch.Generator:
+    """The random numbers of one row: those of the hash of its ``key``."""
     digest = blake2b(repr(key).encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    shape = like.shape[1:]
-    if like.is_complex():
-        return torch.view_as_complex(torch.randn(*shape, 2, generator=generator, dtype=torch.float32))
-    return torch.randn(shape, generator=generator, dtype=torch.float32)
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from recon.noise import Noise
+from recon.noise import Noise, generator_of
 from recon.state import State
 
 
@@ -20,6 +20,16 @@ def test_same_key_same_draw():
     draw = Noise(3, (0, 1), 2).at(7)
     assert torch.equal(draw(zeros(4, 5)), draw(zeros(4, 5)))
     assert torch.equal(draw(zeros(4, 5), "probe"), Noise(3, (0, 1), 2)(zeros(4, 5), 7, "probe"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+@pytest.mark.parametrize("size", [(1,), (15,), (3, 7), (1, 33, 17)])  # rows begin anywhere in memory
+def test_a_row_is_what_its_generator_gives(dtype, size):
+    draw = Noise(3, (0, "b"), 2)(zeros(4, *size, dtype=dtype), 7)
+    for row, (image, sample) in enumerate([(0, 0), (0, 1), ("b", 0), ("b", 1)]):
+        parts = (2,) if dtype.is_complex else ()
+        own = torch.randn(*size, *parts, generator=generator_of((3, image, sample, 7, "step")))
+        assert torch.equal(draw[row], torch.view_as_complex(own) if parts else own)
 
 
 def test_every_part_of_the_key_counts():
