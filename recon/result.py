@@ -17,9 +17,9 @@ class Result:
 
     ``trace``: one dict a step with sigma and, where the posterior has a problem, the residual of the
     believed image in units of the noise (median over the rows). Of an ensemble, whose samples are
-    weighed particles, also "ess", the effective particles before resampling (of the image with the
-    fewest); ``log_weights`` (B, S) float64, not normalised; ``ancestors`` (B,), of how many first
-    particles the last descend; and ``log_evidence`` (B,), the estimate of ``ln E_prior exp(-||A x - y||^2 / (2
+    weighed particles, also "ess", the effective particles before tempering and resampling (of the image
+    with the fewest); ``log_weights`` (B, S) float64, not normalised; ``least_ess`` (B,), the least "ess" of the run;
+    ``ancestors`` (B,), of how many first particles the last descend; and ``log_evidence`` (B,), the estimate of ``ln E_prior exp(-||A x - y||^2 / (2
     sigma_y^2))``: that of the Gaussian measurements without its constant.
     ``acquired``: of `Active`, what was measured when, and why.
     """
@@ -28,6 +28,7 @@ class Result:
     network_calls: int
     trace: list[dict[str, float]] = field(default_factory=list)
     log_weights: Tensor | None = None
+    least_ess: Tensor | None = None
     ancestors: Tensor | None = None
     log_evidence: Tensor | None = None
     acquired: Record | None = None
@@ -39,7 +40,7 @@ class Result:
 
     @property
     def ess(self) -> Tensor | None:
-        """Of an ensemble: ``1 / sum_i w_i^2`` (B,), how many particles count at the end."""
+        """Of an ensemble: ``1 / sum_i w_i^2`` (B,), how many particles count at the end, copies and all."""
         return None if self.weights is None else 1 / self.weights.square().sum(1)
 
     @property

@@ -538,7 +538,7 @@ def test_weights_telescope_over_an_acquisition():
     """Unguided and deterministic: in the end a particle weighs ``exp(-mu(x))`` of all that was measured."""
     prior, problem, scanner, _, _ = setting("mri")
     problem = Problem(problem.A, problem.y, 1.0)
-    inner = Ensemble(Posterior(prior), ess=0.0, initial="prior")
+    inner = Ensemble(Posterior(prior), temper=0.0, ess=0.0, initial="prior")
     sampler = Active(inner, measure=scanner, budget=6)
     result = recon.sample(problem, prior, sampler, "euler", steps=8, samples=5)
     full = scanner.full * result.acquired.mask

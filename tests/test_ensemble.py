@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections import deque
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import pytest
@@ -47,6 +48,7 @@ from recon.state import Move, State, Step
 from recon.walk import walk
 
 F64 = torch.float64
+exact = partial(Ensemble, temper=0.0)
 
 
 def tensor(*values) -> Tensor:
@@ -112,7 +114,7 @@ def test_the_instance_is_the_known_one():
 CONVERGING = {
     "Feynman-Kac": (lambda: SMC(WORLD, PROBLEM, weights="feynman-kac"), EulerMaruyama()),
     "denoised": (lambda: SMC(WORLD, PROBLEM), EulerMaruyama()),
-    "PiGDM": (lambda: Ensemble(PiGDM(WORLD, PROBLEM, **PIGDM)), EulerMaruyama()),
+    "PiGDM": (lambda: exact(PiGDM(WORLD, PROBLEM, **PIGDM)), EulerMaruyama()),
     "unguided": (lambda: SMC(WORLD, PROBLEM, guide=None, initial="prior"), EulerMaruyama()),
     "denoised, ddpm": (lambda: SMC(WORLD, PROBLEM), DDPM()),
     "ODE and correctors": (lambda: SMC(WORLD, PROBLEM, langevin=3), DPMpp(rule="midpoint")),
@@ -130,10 +132,10 @@ def test_particles_have_the_posteriors_moments(name):
 
 CORRECTED = {
     "denoised": (lambda: SMC(WORLD, PROBLEM), 0.03, 0.06),
-    "PiGDM": (lambda: Ensemble(PiGDM(WORLD, PROBLEM, **PIGDM)), 0.03, 0.06),
-    "PiGDM, adaptive": (lambda: Ensemble(PiGDM(WORLD, PROBLEM, form="adaptive")), 0.08, 0.12),
-    "DDS": (lambda: Ensemble(DDS(WORLD, PROBLEM, keep="state")), 0.03, 0.06),
-    "DPS": (lambda: Ensemble(DPS(WORLD, PROBLEM, form="score", zeta=lambda s: 0.09 / (0.09 + s * s))), 0.03, 0.06),
+    "PiGDM": (lambda: exact(PiGDM(WORLD, PROBLEM, **PIGDM)), 0.03, 0.06),
+    "PiGDM, adaptive": (lambda: exact(PiGDM(WORLD, PROBLEM, form="adaptive")), 0.08, 0.12),
+    "DDS": (lambda: exact(DDS(WORLD, PROBLEM, keep="state")), 0.03, 0.06),
+    "DPS": (lambda: exact(DPS(WORLD, PROBLEM, form="score", zeta=lambda s: 0.09 / (0.09 + s * s))), 0.03, 0.06),
     "noisy": (lambda: SMC(WORLD, PROBLEM, guide="noisy"), 0.08, 0.12),
     "unguided": (lambda: SMC(WORLD, PROBLEM, guide=None, initial="prior"), 0.08, 0.12),
 }  # fmt: skip
@@ -177,7 +179,7 @@ class NoRatio(PathWeights):
 @pytest.mark.parametrize("wrong", [SharedPast, NoRatio])
 def test_wrong_references_miss_the_discrete_law(wrong):
     solver = DPMpp(eta=1.0, rule="midpoint")
-    sampler = Ensemble(PiGDM(WORLD, PROBLEM, **PIGDM)).copied(weighing=wrong())
+    sampler = exact(PiGDM(WORLD, PROBLEM, **PIGDM)).copied(weighing=wrong())
     cloud = particles(sampler, solver, grids.karras(50, 20.0), 7000, images=3)
     mean, covariance = errors(cloud, conditioned(solver, 50))
     assert mean > 0.03 or covariance > 0.06, (mean, covariance)
@@ -196,7 +198,7 @@ def test_an_ensemble_corrects_a_biased_sampler():
     target = conditioned(solver, 100)
     bias = float((mean - target.mean).norm() / target.covariance.trace().sqrt())
     spread = float((covariance - target.covariance).norm() / target.covariance.norm())
-    found = errors(particles(Ensemble(inner), solver, levels, 7000, images=3), target)
+    found = errors(particles(exact(inner), solver, levels, 7000, images=3), target)
     assert bias > 0.1 and spread > 0.2, (bias, spread)
     assert found[0] <= bias / 5 and found[1] <= spread / 4, (found, bias, spread)
 
@@ -219,7 +221,7 @@ def test_variance_preserving_and_exploding_runs_agree():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **o: Ensemble(PiGDM(WORLD, PROBLEM, **PIGDM), **o),
+        lambda **o: exact(PiGDM(WORLD, PROBLEM, **PIGDM), **o),
         lambda **o: SMC(WORLD, PROBLEM, resample="residual", **o),
     ],
     ids=["PiGDM", "denoised"],
@@ -687,8 +689,30 @@ def test_the_result_is_weighted():
         (result.ancestors >= 1).all() and (result.ancestors <= 6).all()
     )
     assert [set(entry) for entry in result.trace] == [{"sigma", "residual", "ess"}] * 12
+    assert float(result.least_ess.min()) == min(entry["ess"] for entry in result.trace)
     assert all(1 <= entry["ess"] <= 6 + 1e-9 for entry in result.trace)
     assert result.trace[-1]["ess"] == pytest.approx(float(result.ess.min()))
+
+
+def test_one_particle_that_takes_all_is_told():
+    """Weights that nothing tempers; the least effective number says so where that of the end does not."""
+    sure = Problem(PROBLEM.A, PROBLEM.y, 1e-3)
+    options = {"grid": grids.karras(12, 20.0), "samples": 6}
+    with pytest.warns(UserWarning, match="One of 6 particles took all in 1 of 1 images"):
+        result = recon.sample(sure, WORLD, exact(Posterior(None), initial="prior"), "ddpm", **options)
+    assert float(result.least_ess[0]) < 1.05
+    tempered = recon.sample(sure, WORLD, Ensemble(DDS(None, keep="state")), "ddpm", **options)
+    assert float(tempered.ess[0]) >= 0.8 * 6 * (1 - 1e-6) and int(tempered.ancestors[0]) == 6
+
+
+def test_a_deterministic_solver_is_importance_sampling_and_said_to_be():
+    """Not where Langevin steps move the particles towards the measurements."""
+    options = {"grid": grids.karras(6, 20.0), "samples": 6}
+    with pytest.warns(UserWarning, match="importance sampling"):
+        recon.sample(IMAGES, WORLD, SMC(WORLD), "dpm++2m", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SMC(WORLD, IMAGES, langevin=1).prepared(DPMpp(), grids.karras(6, 20.0), 6)
 
 
 def test_equal_weights_give_the_usual_statistics():
@@ -922,8 +946,9 @@ def test_what_cannot_be_weighed_is_refused(make, message):
 
 
 def test_options_of_an_ensemble_are_options_of_smc_too():
-    """By name, kind and default, for `recon list samplers` and the check of unknown options; written once."""
-    taken, passed = inspect.signature(SMC).parameters, inspect.signature(Ensemble).parameters
+    """By name, kind and default (but temper's, which the paper has not), for `recon list samplers` and the check of options."""
+    taken, passed = inspect.signature(SMC).parameters, dict(inspect.signature(Ensemble).parameters)
+    passed["temper"] = passed["temper"].replace(default=0.0)
     assert {name: p for name, p in passed.items() if p.kind is p.KEYWORD_ONLY} == {
         name: p for name, p in taken.items() if p.kind is p.KEYWORD_ONLY and name != "guide"
     }

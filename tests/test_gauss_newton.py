@@ -164,7 +164,7 @@ def test_an_ensemble_corrects_it():
     density = torch.softmax(log, 0)
     mean = float(density @ line)
     std = math.sqrt(float(density @ (line - mean).square()))
-    sampler = Ensemble(DDS(world, keep="state"), c=16.0)
+    sampler = Ensemble(DDS(world, keep="state"), c=16.0, temper=0.0)
     cloud = particles(sampler.given(problem), DDPM(), grids.karras(100, 20.0), 3000, images=2)
     assert float(cloud.mean) == pytest.approx(mean, abs=0.06 * std)
     assert float(cloud.covariance.sqrt()) == pytest.approx(std, rel=0.06)

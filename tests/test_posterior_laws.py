@@ -460,7 +460,7 @@ def test_network_calls_of_samplers_around_samplers(langevin):
     world, full = world_of(problem.A, 0.7), op.Inpainting(torch.ones_like(MASK))
 
     def around(problem):
-        inner = Ensemble(DDS(world, problem, keep="state"), langevin=langevin)
+        inner = Ensemble(DDS(world, problem, keep="state"), langevin=langevin, temper=0.0)
         return Active(inner, measure=lambda chosen: full.forward(torch.ones(1, 1, 2, 2)) * chosen, budget=3)
 
     result = recon.sample(problem, world, around(problem), DDPM(), steps=6, samples=4)

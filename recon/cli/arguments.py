@@ -386,14 +386,14 @@ COMMANDS = {
         ),
     ),
     "bench": Command(
-        "measure speed, as ratios, and quality on real k-space",
+        "measure speed, as ratios, and quality on real k-space and where the posterior is known",
         "say what would be measured",
         (
             Argument(
                 "names",
                 "NAME",
                 "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, workers, all if no name "
-                "is given; quality: mri, simulated, trajectory, curve, denoising",
+                "is given; quality: mri, simulated, trajectory, curve, denoising, gold",
                 nargs="*",
             ),
             Argument(
@@ -409,14 +409,14 @@ COMMANDS = {
             Argument(
                 "--methods",
                 "NAME",
-                "for mri, simulated and trajectory: zero-filled, cg-sense, bart, tv, oracle, recon (default all there are)",
+                "for mri, simulated and trajectory: zero-filled, cg-sense, bart, tv, oracle, recon; for gold samplers (default all there are)",
                 nargs="+",
                 default=[],
             ),
             Argument(
                 "--cases",
                 "CASE",
-                'for mri and curve: masks by name, such as "4x equispaced"; for trajectory such as "radial, 24 spokes"',
+                'for mri and curve: masks by name, such as "4x equispaced"; for trajectory such as "radial, 24 spokes"; for gold laws and operators, such as spikes',
                 nargs="+",
                 default=[],
             ),

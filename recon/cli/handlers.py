@@ -312,6 +312,8 @@ def run_bench(args: argparse.Namespace) -> int:
             draw_curve(args)
         elif name == "denoising":
             compare_priors(args)
+        elif name == "gold":
+            compare_posteriors(args)
         elif name == "simulated":
             code = measure_simulated(args)
         elif name == "trajectory":
@@ -348,6 +350,14 @@ def compare_priors(args: argparse.Namespace) -> None:
         from ..benchmark.denoising import compare_denoising
 
         compare_denoising(args.prior or ["brain-mri"], args.config, args.data, args.sigmas)
+
+
+def compare_posteriors(args: argparse.Namespace) -> None:
+    """Print how far samplers are from posteriors that are known."""
+    if not args.dry_run:
+        from ..benchmark.gold.table import run_gold
+
+        run_gold(args.methods, args.cases)
 
 
 def compare_along_trajectories(args: argparse.Namespace) -> None:

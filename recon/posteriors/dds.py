@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,10 +13,12 @@ from torch.nn import functional as F
 from operators.base import Linear
 from operators.fourier import gaussian_kernel
 from operators.krylov import cg, inner
+from operators.pixels import Inpainting
 
 from ..errors import ConfigError
 from ..priors import about
 from ..problem import Problem
+from ..solvers.base import Solver
 from ..state import Estimate
 from .base import Posterior
 from .shared.jacobian import Linearised, per_row, singular_tolerance
@@ -82,6 +85,20 @@ class DDS(Posterior):
         super().check_problem(problem)
         fit = Proximal(problem, self.steps, self.tol) if problem.A.linear else None
         self.direct = fit if fit is not None and (fit.svd is not None or fit.closed_form) else None
+
+    def pair(self, solver: Solver) -> None:
+        """Warns of a deterministic solver on a mask: the data step moves the measured pixels alone.
+
+        Those between them keep the noise they began with, and only a solver that draws them anew lets what was measured
+        reach them.
+        """
+        super().pair(solver)
+        if not solver.stochastic and self.problem is not None and isinstance(self.problem.A, Inpainting):
+            warnings.warn(
+                f"DDS with {type(solver).__name__} on a mask: pixels that were not measured keep the noise they began with. "
+                'Take the solver "renoise", or the sampler mmps.',
+                stacklevel=2,
+            )
 
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
         """The data step from the prior's image; one network call."""

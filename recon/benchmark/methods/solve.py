@@ -49,6 +49,8 @@ def by_recon(scene: Scene, cell: Cell) -> Answer:
     notes: dict[str, float | str] = {"steps": steps}
     if result.ess is not None:
         notes |= {"ess": float(result.ess[0])}
+    if result.least_ess is not None:
+        notes |= {"least_ess": float(result.least_ess[0])}
     if result.ancestors is not None:
         notes |= {"ancestors": int(result.ancestors[0])}
     if result.acquired is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -23,6 +24,8 @@ from .potential import Each, Potential
 from .resampling import SCHEMES, resampled
 from .target import ANNEALINGS, Target
 from .weights import WEIGHINGS
+
+LONE_PARTICLE = 1.05  # effective particles, of a weight that one has
 
 
 class Ensemble(Around):
@@ -46,12 +49,13 @@ class Ensemble(Around):
     share of their size, which the evidence feels. ``weights="feynman-kac"``: the paper's drift and
     weights of continuous time, for an unguided inner sampler; they need the Laplacian of mu (a linear A), and
     are right for small steps only. ``temper`` raises the weights to the power, 1 at most, that leaves that share of
-    the particles effective: biased towards ``inner``, and without an evidence (nan). For images ``temper=0.8``; for
-    exact weights 0 and many particles.
+    the particles effective: biased towards ``inner``, and without an evidence (nan), but no worse than ``inner`` by
+    more than as many fewer samples. ``temper=0`` for exact weights and many particles.
 
     Traps: weights are exponentials of sums over all measurements, and their logarithms spread like the root
-    of that number: on images one of a few particles soon has all the weight; ``result.ess`` and
-    ``result.ancestors`` say so. DDS with its noise kept (its default) pulls by a share a step, so that its
+    of that number: untempered, one of a few particles soon has all the weight; ``result.least_ess`` and
+    ``result.ancestors`` say so, ``result.ess`` of the end does not, and a warning where one took all. A deterministic solver
+    without ``langevin`` is warned of: what the prior never proposes is never found. DDS with its noise kept (its default) pulls by a share a step, so that its
     ensemble's weights spread the more the more steps; ``keep="state"`` proposes better. What an over-confident
     guidance never proposes, the weights cannot bring back.
     Source: Chen, Ren, Min, Ying, Izzo 2025 (AFDPS); path weights by Girsanov's formula in discrete time.
@@ -69,7 +73,7 @@ class Ensemble(Around):
         c: float | None = None,
         initial: str | None = None,
         langevin: int = 0,
-        temper: float = 0.0,
+        temper: float = 0.8,
     ):
         if resample not in SCHEMES:
             raise unknown("resampling", resample, SCHEMES)
@@ -151,6 +155,12 @@ class Ensemble(Around):
         if self.weights == "feynman-kac":
             _ = other.target.potential.laplacian
         refuse_steps(solver, grid, self.guided, other.pull)
+        if other.still and not self.langevin:
+            warnings.warn(
+                f"{type(self).__name__} with {type(solver).__name__}: importance sampling. The particles are drawn from the "
+                "prior alone and one usually gets all the weight. Take a stochastic solver, sde-dpm++1, or langevin=1.",
+                stacklevel=2,
+            )
         return other
 
     def network_calls(self, solver: Solver, steps: int, lowest: float | None = None) -> int:
@@ -175,7 +185,8 @@ class Ensemble(Around):
             x = self.target.tilted(x, alpha, state.sigma, draw)
             log_w, potential = torch.zeros_like(log_w), alpha * self.target.potential(x)
         slot = torch.arange(len(x), device=x.device) % self.samples
-        memo = Particles(potential, log_z, self.effective(log_w), slot, inner=inner.memo)
+        ess = self.effective(log_w)
+        memo = Particles(potential, log_z, ess, ess, slot, inner=inner.memo)
         return replace(state, x=x, log_w=log_w, memo=memo)
 
     def correct(self, state: State, move: Move, draw: Draw) -> State:
@@ -184,7 +195,8 @@ class Ensemble(Around):
         if move.target == 0 and self.guided:  # the last step is the prior's
             state = replace(state, x=move.step.est.prior, x0=move.step.est.prior)
         state = self.weighing.weighed(self.target, state, move, self.guided, draw)
-        state = replace(state, memo=replace(state.memo, ess=self.effective(cast(Tensor, state.log_w))))
+        ess = self.effective(cast(Tensor, state.log_w))
+        state = replace(state, memo=replace(state.memo, ess=ess, least=torch.minimum(ess, state.memo.least)))
         if self.temper > 0:
             state = self.tempered(state)
         if self.separates(move.target):
@@ -215,16 +227,28 @@ class Ensemble(Around):
     # --- what a walk tells -------------------------------------------------------------------------------
 
     def diagnostics(self, state: State) -> dict[str, Tensor]:
-        """The trace's "ess": the effective particles before resampling, of the image with the fewest."""
+        """The trace's "ess", before tempering and resampling: of the image with the fewest."""
         return {**super().diagnostics(state), "ess": state.memo.ess.min()}
 
     def outcome(self, state: State, samples: int) -> dict[str, Any]:
-        """Log-weights (B, S), distinct ancestors (B,) and log-evidence (B,)."""
+        """Log-weights (B, S), the least effective number (B,), distinct ancestors (B,) and log-evidence (B,).
+
+        Warns where one particle took all: the weight at the end, or all descend from it.
+        """
         log_w = by_image(cast(Tensor, state.log_w), samples)
+        ancestors = distinct(by_image(state.memo.ancestors, samples))
+        alone = (ancestors == 1) | (effective(log_w) < LONE_PARTICLE)
+        if samples > 1 and bool(alone.any()):
+            warnings.warn(
+                f"One of {samples} particles took all in {int(alone.sum())} of {len(alone)} images: they say nothing of the "
+                "uncertainty. Take more particles, a better inner sampler, or tempered weights (temper=0.8).",
+                stacklevel=2,
+            )
         return {
             **super().outcome(state, samples),
             "log_weights": log_w,
-            "ancestors": distinct(by_image(state.memo.ancestors, samples)),
+            "least_ess": by_image(state.memo.least, samples)[:, 0],
+            "ancestors": ancestors,
             "log_evidence": by_image(state.memo.log_z, samples)[:, 0]
             + log_w.logsumexp(1)
             - math.log(samples),

@@ -18,13 +18,14 @@ class Particles(AroundMemo):
 
     ``potential`` (rows,): ``alpha mu`` as it was last weighed, so that later measurements are weighed against it.
     ``log_z``: log-evidence collected so far. ``ess``: effective particles of the row's image before it was
-    resampled. ``ancestors``: the slot its line started from. ``past``: the unguided memory of a multistep
+    tempered and resampled; ``least``: the least of them so far. ``ancestors``: the slot its line started from. ``past``: the unguided memory of a multistep
     solver.
     """
 
     potential: Tensor
     log_z: Tensor
     ess: Tensor
+    least: Tensor
     ancestors: Tensor
     past: Past = ()
 
