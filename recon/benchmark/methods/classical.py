@@ -29,7 +29,23 @@ from ..answer import Answer
 from ..scene import Scene
 from .bart import BART_LAMBDAS, bart_maps, bart_wavelets
 
-TV_LAMBDAS = (1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2)  # times ||A||^2
+TV_LAMBDAS = (
+    1e-5,
+    3e-5,
+    1e-4,
+    2e-4,
+    3e-4,
+    5e-4,
+    1e-3,
+    2e-3,
+    3e-3,
+    5e-3,
+    1e-2,
+    2e-2,
+    5e-2,
+    0.1,
+    0.2,
+)  # times ||A||^2
 Steps = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Weights = Annotated[Sequence[Weight], Field(min_length=1)]
