@@ -11,6 +11,7 @@ from .ct import CT
 from .degradations.brushes import brush_mask
 from .degradations.clipping import Clipping
 from .degradations.colour import Colourisation
+from .degradations.counts import PoissonDeviance, impulse_deviation, poisson_deviation
 from .degradations.exposure import NonlinearBlur
 from .degradations.jpeg import JPEG
 from .degradations.kernels import anisotropic_kernel, motion_kernel
@@ -50,6 +51,7 @@ __all__ = [
     "NonlinearBlur",
     "PerImage",
     "PhaseRetrieval",
+    "PoissonDeviance",
     "Whitened",
     "whitened",
     "Scale",
@@ -67,12 +69,14 @@ __all__ = [
     "from_deepinv",
     "gaussian_kernel",
     "ifft2c",
+    "impulse_deviation",
     "make_mask",
     "masks",
     "motion_kernel",
     "noise_covariance",
     "noise_level",
     "operator_norm",
+    "poisson_deviation",
     "power_norm",
     "radial_trajectory",
     "rss",

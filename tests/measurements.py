@@ -48,3 +48,14 @@ def world_of(A: op.Linear, variance: float | None = None) -> GaussianWorld:
 
 
 SCALAR = GaussianWorld(torch.zeros(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64), (1,))
+
+
+# operators that hold what was measured, as rows of `tables.NONLINEAR`
+DEVIANCES = {
+    "poisson deviance": lambda: op.PoissonDeviance(
+        op.Blur(torch.full((3, 3), 0.4, dtype=torch.float64), (1, 4, 5)),
+        (torch.arange(20, dtype=torch.float64) % 7).view(1, 4, 5),
+        20.0,
+        1.0,
+    )
+}

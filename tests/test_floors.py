@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType
 
+import measurements
 import pytest
 import tables
 from import_graph import ROOT, between_places, graph, modules, rings
@@ -289,7 +290,7 @@ def test_every_operator_has_a_row():
         inner = [kinds(part) for part in parts if isinstance(part, operators.Operator)]
         return set(type(operator).__mro__).union(*inner)
 
-    rows = {**tables.OPERATORS, **tables.NONLINEAR}
+    rows = {**tables.OPERATORS, **tables.NONLINEAR, **measurements.DEVIANCES}
     tested = set().union(*(kinds(make()) for make in rows.values()))
     homes = [
         importlib.import_module(m) for m in MODULES if m.startswith("operators.") and m != "operators.interop"

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from measurements import DEVIANCES
 from PIL import Image
 from tables import NONLINEAR
 
@@ -17,8 +18,13 @@ from recon.posteriors import POSTERIORS
 from recon.priors import Prior
 from recon.registry.objects import sampler_class
 
+NONLINEAR = NONLINEAR | DEVIANCES
 ALL = pytest.mark.parametrize("make", NONLINEAR.values(), ids=NONLINEAR)
-EXACT = [name for name in NONLINEAR if name in ("nonlinear blur", "clipping, exact") or "phase" in name]
+EXACT = [
+    name
+    for name in NONLINEAR
+    if name in ("nonlinear blur", "clipping, exact", "poisson deviance") or "phase" in name
+]
 
 
 def images(a: op.Operator, rows: int = 2, seed: int = 0) -> torch.Tensor:
@@ -63,7 +69,9 @@ def test_its_lipschitz_bounds_the_derivative(make):
         _, push = torch.func.jvp(a.forward, (x,), (v / v.norm(),))
         at = x.clone().requires_grad_()
         (v,) = torch.autograd.grad(a(at), at, push)
-    bound = a.lipschitz if not isinstance(a, op.NonlinearBlur) else 4.0  # stated of pictures, this is noise
+    bound = a.lipschitz
+    if isinstance(a, op.NonlinearBlur | op.PoissonDeviance):
+        bound = 4 * bound  # stated of pictures, and near the counts: this is noise
     assert float(v.norm()) ** 0.5 <= bound * (1 + 1e-9)
 
 
@@ -109,6 +117,36 @@ def test_nonlinear_blur_blurs_light():
     torch.testing.assert_close(half, torch.tensor([0.0, 0.735357, 1.0]), rtol=0, atol=1e-5)
 
 
+def test_the_deviance_is_the_poisson_likelihood():
+    inner = op.Inpainting(torch.ones(4, 5, dtype=torch.float64))
+    counts = torch.arange(20.0, dtype=torch.float64).view(1, 4, 5)
+    a = op.PoissonDeviance(inner, counts, 30.0, 2.0)
+    x = images(inner, 1).abs()
+    exact = torch.distributions.Poisson(30 * x + 2).log_prob(counts).sum()
+    best = torch.distributions.Poisson(counts.clamp_min(1e-30)).log_prob(counts).sum()
+    torch.testing.assert_close(a(x).square().sum() / 2, best - exact)
+    close = (counts[None] * (1 + 1e-7) - 2) / 30  # no digits are lost near the counts
+    torch.testing.assert_close(
+        a(close)[..., 3:], (counts.sqrt() * 1e-7)[None, ..., 3:], rtol=1e-6, atol=1e-12
+    )
+    assert a(-5 * x).isfinite().all()
+
+
+def test_counts_and_impulses_are_measurements_with_noise_of_their_own():
+    a = op.Inpainting(torch.ones(4, 5, dtype=torch.float64))
+    counts = torch.tensor([0.0, 4.0, 100.0, 9.0, 1.0], dtype=torch.float64).expand(1, 1, 4, 5)
+    problem = recon.Problem(a, counts / 50, op.poisson_deviation(counts, 50.0))
+    torch.testing.assert_close(problem.y[0, 0, 0, 1:], torch.tensor([2.0, 10.0, 3.0, 1.0]).double())
+    hit = counts[0] == 4
+    problem = recon.Problem(a, counts / 50, op.impulse_deviation(hit, 0.1))
+    assert problem.measurements == 16 and (problem.y[0][hit] == 0).all()
+    for call in (lambda: op.impulse_deviation(hit, 0.0), lambda: op.poisson_deviation(counts, -1.0)):
+        with pytest.raises(op.OperatorError):
+            call()
+    with pytest.raises(op.OperatorError, match="0 or more"):
+        op.PoissonDeviance(a, counts[0] - 1, 50.0)
+
+
 def test_phase_retrieval_sees_no_shift_turn_or_sign():
     a = op.PhaseRetrieval((1, 6, 6))
     x = torch.zeros(1, 1, 6, 6, dtype=torch.float64)
@@ -119,22 +157,35 @@ def test_phase_retrieval_sees_no_shift_turn_or_sign():
 
 
 SMOOTH = Prior(lambda x, s: x * (0.1 / (0.1 + s**2)) + 0.5 * s**2 / (0.1 + s**2), sigma_max=5.0, data_var=0.1)
-TAKES = {name for name in POSTERIORS if not getattr(sampler_class(name), "linear_only", False)}
+TAKES = {
+    name for name in POSTERIORS if name != "prior" and not getattr(sampler_class(name), "linear_only", False)
+}
 
 
-@pytest.mark.parametrize("operator", ["nonlinear blur", "jpeg", "clipping", "phase retrieval"])
-@pytest.mark.parametrize("name", sorted(TAKES - {"prior"}))
+PAIRS = [
+    (name, operator)
+    for name in sorted(TAKES)
+    for operator in ("nonlinear blur", "jpeg", "clipping", "phase retrieval")
+]
+PAIRS += [(name, "poisson") for name in sorted(TAKES - {"reddiff"})]
+
+
+@pytest.mark.parametrize(("name", "operator"), PAIRS)
 def test_samplers_for_any_operator_come_nearer_to_the_data(name, operator):
-    a = NONLINEAR[operator]()
-    y = a.masked(a(images(a, 1).clamp(0, 1)))
-    problem = recon.Problem(a, y, 0.05)
+    if operator == "poisson":
+        inner = op.Blur(op.gaussian_kernel(0.5, 3).double(), (1, 6, 6))
+        counts = (100 * inner(images(inner, 1).clamp(0.1, 1)))[0].round()
+        problem = recon.Problem(op.PoissonDeviance(inner, counts, 100.0), torch.zeros_like(counts)[None], 1.0)
+    else:
+        a = NONLINEAR[operator]()
+        problem = recon.Problem(a, a.masked(a(images(a, 1).clamp(0, 1))), 0.05)
     found = recon.sample(problem, SMOOTH, name, steps=10, samples=4).samples[0]
     left = problem.repeated(4).residual(found)
     before = problem.residual(torch.full_like(found[:1], 0.5))
     assert left.median() < 0.9 * before
 
 
-@pytest.mark.parametrize("name", sorted(set(POSTERIORS) - TAKES))
+@pytest.mark.parametrize("name", sorted(set(POSTERIORS) - TAKES - {"prior"}))
 def test_samplers_for_linear_operators_refuse_the_others(name):
     a = NONLINEAR["jpeg"]()
 
