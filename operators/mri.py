@@ -21,18 +21,19 @@ GROUP_BYTES = 2**22  # a buffer that fits the processor's cache and is not retur
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MRI(Linear):
-    """``y_c = M F sum_s S_sc x_s``: centred orthonormal FFT, k-space of full size, zero where not sampled.
+    """``y_c = W M F sum_s S_sc x_s``: centred orthonormal FFT, k-space of full size, zero where not sampled.
 
     ``mask`` is (H, W) or (W,), true where sampled; (W,) samples whole columns (phase encoding along
     the last axis) and takes the height from ``maps`` or from ``shape=(H, W)``. ``maps`` are complex,
     (coils, H, W) or (sets, coils, H, W); without them there is a single coil. Images are complex
-    (B, sets, H, W), measurements complex (B, coils, H, W).
+    (B, sets, H, W), measurements complex (B, coils, H, W). ``weights``, (H, W) or (W,), real and above 0, multiply the
+    samples of every coil: 1 / std where their noise differs, so that it is white afterwards; None for 1.
 
-    A mask of whole columns leaves a transform along the last axis only in ``A^H A``, since the other
+    A mask (and weights) of whole columns leaves a transform along the last axis only in ``A^H A``, since the other
     one is unitary. Maps and mask are kept shifted, so that only the image is ever shifted there.
 
-    Raises `OperatorError` for shapes that do not fit, maps that are not complex or not finite, and
-    masks with values other than 0 and 1.
+    Raises `OperatorError` for shapes that do not fit, maps that are not complex or not finite,
+    masks with values other than 0 and 1, and weights that are not finite and above 0.
     Source: Pruessmann et al., MRM 42:952 (1999); Uecker et al., MRM 71:990 (2014), section on soft-SENSE.
     """
 
@@ -42,6 +43,7 @@ class MRI(Linear):
     mask: Tensor
     maps: Tensor | None = None
     shape: tuple[int, ...] | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self):
         mask, maps = torch.as_tensor(self.mask), self.maps
@@ -58,6 +60,8 @@ class MRI(Linear):
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "maps", maps)
         object.__setattr__(self, "shape", tuple(mask.shape))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", checked_weights(self.weights, mask))
 
     @property
     def domain(self) -> tuple[int, ...]:
@@ -82,9 +86,14 @@ class MRI(Linear):
         return self.maps if self.maps.ndim == 4 else self.maps[None]
 
     @cached_property
+    def gain(self) -> Tensor:
+        """(H, W): what each sample is multiplied by, the mask times the weights."""
+        return self.mask if self.weights is None else self.mask * self.weights
+
+    @cached_property
     def whole_columns(self) -> bool:
-        """Whether the mask is the same in every row."""
-        return bool((self.mask == self.mask[:1]).all())
+        """Whether the mask, and the weights, are the same in every row."""
+        return bool((self.gain == self.gain[:1]).all())
 
     @cached_property
     def _axes(self) -> tuple[int, ...]:
@@ -92,9 +101,14 @@ class MRI(Linear):
         return COLUMNS if self.whole_columns else PLANE
 
     @cached_property
-    def _mask(self) -> Tensor:
-        """The mask with the zero frequency first."""
-        return ifftshift(self.mask[0] if self.whole_columns else self.mask, dim=self._axes)
+    def _gain(self) -> Tensor:
+        """The gain with the zero frequency first."""
+        return ifftshift(self.gain[0] if self.whole_columns else self.gain, dim=self._axes)
+
+    @cached_property
+    def _power(self) -> Tensor:
+        """The square of `_gain`: what ``A^H A`` multiplies k-space by."""
+        return self._gain if self.weights is None else self._gain.square()
 
     @cached_property
     def _maps(self) -> Tensor:
@@ -116,23 +130,27 @@ class MRI(Linear):
         if self.maps is not None:
             coils = project(self._maps, coils)
         if not self.whole_columns:
-            return fftshift(fft2(coils, norm="ortho"), dim=PLANE) * self.mask
+            return fftshift(fft2(coils, norm="ortho"), dim=PLANE) * self.gain
         centred, first = self._columns
         lines = fft(coils, norm="ortho").index_select(-1, first)
-        lines = fftshift(fft(ifftshift(lines, dim=-2), dim=-2, norm="ortho"), dim=-2)
+        lines = self._weighted(fftshift(fft(ifftshift(lines, dim=-2), dim=-2, norm="ortho"), dim=-2))
         return lines.new_zeros(coils.shape).index_copy(-1, centred, lines)
 
     def adjoint(self, y: Tensor) -> Tensor:
         if self.whole_columns:
             centred, first = self._columns
-            lines = ifftshift(y.index_select(-1, centred), dim=-2)
+            lines = ifftshift(self._weighted(y.index_select(-1, centred)), dim=-2)
             lines = fftshift(ifft(lines, dim=-2, norm="ortho"), dim=-2)
             coils = ifft(lines.new_zeros(y.shape).index_copy(-1, first, lines), norm="ortho")
         else:
-            coils = ifft2(ifftshift(y * self.mask, dim=PLANE), norm="ortho")
+            coils = ifft2(ifftshift(y * self.gain, dim=PLANE), norm="ortho")
         if self.maps is not None:
             coils = combine(self._conjugate, coils)
         return fftshift(coils, dim=self._axes)
+
+    def _weighted(self, lines: Tensor) -> Tensor:
+        """The sampled columns times their weights."""
+        return lines if self.weights is None else lines * self.weights[0, self._columns[0]]
 
     def normal(self, x: Tensor) -> Tensor:
         x = ifftshift(x, dim=self._axes)
@@ -146,15 +164,15 @@ class MRI(Linear):
         return fftshift(total, dim=self._axes)
 
     def solve_normal(self, b: Tensor, weight: float) -> Tensor | None:
-        """``F^H (M + weight)^-1 F b`` for a single coil; None with maps."""
+        """``F^H (W^2 M + weight)^-1 F b`` for a single coil; None with maps."""
         if self.maps is not None:
             return None
-        k = self._transform(ifftshift(b, dim=self._axes)) / (self._mask + weight)
+        k = self._transform(ifftshift(b, dim=self._axes)) / (self._power + weight)
         return fftshift(self._inverse(k), dim=self._axes)
 
     def _filter(self, coils: Tensor) -> Tensor:
-        """``F^H M F`` on shifted coil images; the mask acts in place on a tensor made here."""
-        return self._inverse(self._transform(coils).mul_(self._mask))
+        """``F^H W^2 M F`` on shifted coil images; the product acts in place on a tensor made here."""
+        return self._inverse(self._transform(coils).mul_(self._power))
 
     def _transform(self, x: Tensor) -> Tensor:
         return fft(x, norm="ortho") if self.whole_columns else fft2(x, norm="ortho")
@@ -224,3 +242,21 @@ def checked_mask(mask: Tensor, size: tuple[int, ...] | None) -> Tensor:
             "Pass mask != 0, or compose weights with the operator.",
         )
     return mask.contiguous()
+
+
+def checked_weights(weights: Tensor, mask: Tensor) -> Tensor:
+    """Weights (W,) or (H, W) as (H, W), in the mask's precision; raises `OperatorError` for others."""
+    weights = torch.as_tensor(weights)
+    fits = weights.ndim in (1, 2) and weights.shape[-1] == mask.shape[1] and not weights.is_complex()
+    if not fits or weights.shape not in (mask.shape, mask.shape[1:]):
+        raise OperatorError(
+            f"MRI was given weights of shape {tuple(weights.shape)} and type {weights.dtype}.",
+            f"They are real, one for each sample, {tuple(mask.shape)}, or for each column, ({mask.shape[1]},).",
+        )
+    if not (torch.isfinite(weights) & (weights > 0)).all():
+        raise OperatorError(
+            "MRI was given weights that are not above 0 and finite.",
+            "They are 1 / std of each sample's noise.",
+            "Leave samples out with the mask.",
+        )
+    return weights.to(mask).expand(mask.shape)

@@ -118,11 +118,11 @@ def of_super_resolution(A: SuperResolution) -> Spectral:
 
 
 def of_mri(A: MRI) -> Spectral | None:
-    """k-space of a single coil, along the axes that ``A^H A`` transforms; s is the mask."""
+    """k-space of a single coil, along the axes that ``A^H A`` transforms; s is the mask times the weights."""
     if A.maps is not None:
         return None
-    axes, mask = A._axes, A._mask
-    s = mask.view(1, 1, -1, mask.shape[-1])
+    axes, gain = A._axes, A._gain
+    s = gain.view(1, 1, -1, gain.shape[-1])
 
     def coordinates(x: Tensor) -> Tensor:
         return fftn(ifftshift(x, dim=axes), dim=axes, norm="ortho")
@@ -130,8 +130,10 @@ def of_mri(A: MRI) -> Spectral | None:
     def image(c: Tensor) -> Tensor:
         return fftshift(ifftn(c, dim=axes, norm="ortho"), dim=axes)
 
-    def measured(y: Tensor) -> Tensor:  # V^H A^H y = s U^H y, and s is 1 wherever it is not 0
-        return (s * coordinates(A.adjoint(y))).to(y.dtype)
+    inverse = torch.where(s > 0, 1 / s, 0)
+
+    def measured(y: Tensor) -> Tensor:  # V^H A^H y = s U^H y
+        return (inverse * coordinates(A.adjoint(y))).to(y.dtype)
 
     return Spectral(s, coordinates, image, measured)
 

@@ -14,6 +14,7 @@ from operators.base import Linear
 from operators.coils import noise_level, rss
 from operators.fourier import ifft2c
 from operators.krylov import cg
+from operators.maps.accuracy import error_noise, map_error
 from operators.maps.espirit import espirit
 from operators.mri import MRI
 from operators.per_image import PerImage
@@ -27,6 +28,11 @@ from .registry.recipe import Recipe
 from .result import Result
 from .runtime.runtime import Runtime
 from .sampling import sample_by
+
+TRUSTED = 0.005  # relative error of maps that the user gives: what those of 16 to 24 central lines have
+UNWEIGHED = (
+    0.006  # relative to the image, the least that a latent prior is given: decoded images have errors too
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ class SliceResult:
 class Normalised:
     """A slice in the prior's units: the image over ``scale``, measurements in units of their noise.
 
-    ``A`` holds ``1 / noise`` in its maps, so that slices of different noise make one problem.
+    ``A`` holds ``1 / noise`` in its maps, and its weights what the error of the maps adds to the noise, so that
+    slices of different noise make one problem.
     ``start`` (sets, H, W) is the image the sampler starts from; ``noise`` per real component, relative to
     ``scale``.
     """
@@ -114,6 +121,9 @@ def normalise(
 ) -> Normalised:
     """``y = M kspace``; maps by ESPIRiT from its centre unless given, noise from its periphery, scale from CG-SENSE.
 
+    The error of the maps counts as noise of its own std in each sample, see `error_noise`: estimated ones are as
+    exact as they explain the calibration area, given ones are trusted to `TRUSTED`.
+
     kspace (coils, H, W) complex; mask (W,) or (H, W), true where sampled; maps (sets, coils, H, W). ``calibration``
     (coils, H, W) is k-space of another scan, zero where not measured, that the maps are estimated from instead. Raises
     `InputError` where the maps see no object.
@@ -121,9 +131,10 @@ def normalise(
     mask = torch.as_tensor(mask, device=kspace.device).expand(kspace.shape[-2:])
     y = kspace * mask
     sigma_y = recipe.sigma_y if recipe.sigma_y is not None else float(noise_level(y, mask))
+    explained = None
     if maps is None and len(kspace) > 1:
         own = calibration is None
-        maps = estimated_maps(
+        maps, explained = estimated_maps(
             y if own else calibration,
             mask if own else (calibration != 0).any(0),
             recipe,
@@ -137,11 +148,15 @@ def normalise(
     sense = cg_sense(A, y[None])
     scale = scale_of(sense, index)
     noise = max(sigma_y / scale, recipe.sigma_floor)
+    weights = mask.new_ones(mask.shape, dtype=y.real.dtype)
+    if maps is not None:
+        error = TRUSTED if explained is None else map_error(explained, sense[0])
+        weights = (1 + (error_noise(y / scale, mask, error) / noise).square()).rsqrt()
     start = {"noise": torch.zeros_like, "cg-sense": torch.clone, "zero-filled": lambda _: A.adjoint(y[None])}
     return Normalised(
         index,
-        (1 / noise) * A if maps is None else MRI(mask, maps / noise),
-        y / (scale * noise),
+        (1 / noise) * A if maps is None else MRI(mask, maps / noise, weights=weights),
+        weights * y / (scale * noise),
         start[recipe.start](sense)[0] / scale,
         scale,
         noise,
@@ -163,9 +178,14 @@ def scale_of(image: Tensor, index: int) -> float:
     return scale
 
 
-def estimated_maps(kspace: Tensor, mask: Tensor, recipe: Recipe, noise: float | None) -> Tensor:
-    """Maps (sets, coils, H, W) by `espirit`, as the recipe says, of k-space (coils, H, W) with ``noise`` per real component."""
-    maps, _ = espirit(
+def estimated_maps(
+    kspace: Tensor, mask: Tensor, recipe: Recipe, noise: float | None
+) -> tuple[Tensor, Tensor]:
+    """Maps (sets, coils, H, W) and eigenvalues (sets, H, W) by `espirit`, as the recipe says.
+
+    k-space (coils, H, W) with ``noise`` per real component.
+    """
+    maps, values = espirit(
         kspace,
         mask,
         recipe.calibration,
@@ -176,7 +196,8 @@ def estimated_maps(kspace: Tensor, mask: Tensor, recipe: Recipe, noise: float | 
         soft=recipe.soft,
         phase="image",  # the image nearly real, as the prior knows it; no phase vortex from a coil
     )
-    return maps[: recipe.sets or needed_sets(maps)]
+    sets = recipe.sets or needed_sets(maps)
+    return maps[:sets], values[:sets]
 
 
 def needed_sets(maps: Tensor) -> int:
@@ -197,27 +218,41 @@ def cg_sense(A: Linear, y: Tensor, weight: float = 1e-3, steps: int = 30) -> Ten
 def reconstruct_slices(
     slices: Sequence[Normalised], recipe: Recipe, prior, watch: Callable | None = None
 ) -> list[SliceResult]:
-    """Samples of p(image | k-space) of slices of one size, all through the network together; see `recon.sample`.
+    """Samples of p(image | k-space) of slices, those of a kind through the network together; see `recon.sample`.
 
-    A slice's samples do not depend on the others: its noise is its index's, its CG steps its own.
+    Of a kind are one size, one number of map sets and one last level (`Recipe.last_level`). A slice's samples do not
+    depend on the others: its noise is its index's, its CG steps its own.
     """
+    kinds = [(tuple(s.A.domain), recipe.last_level(prior, s.noise)) for s in slices]
+    results: dict[int, SliceResult] = {}
+    for kind in dict.fromkeys(kinds):
+        places = [place for place, other in enumerate(kinds) if other == kind]
+        alike = reconstruct_together([slices[place] for place in places], recipe, prior, kind[1], watch)
+        results |= zip(places, alike, strict=True)
+    return [results[place] for place in range(len(slices))]
+
+
+def reconstruct_together(
+    slices: Sequence[Normalised], recipe: Recipe, prior, end: float, watch: Callable | None
+) -> list[SliceResult]:
+    """`reconstruct_slices` of slices of a kind, with the last noise level ``end``."""
     started = time.monotonic()
     outside = None if slices[0].maps is None else torch.stack([s.maps.abs().amax(1) == 0 for s in slices])
     latent = about(prior).space.latent
     if outside is not None and not latent:
         prior = empty_outside(prior, slices, recipe.samples)
-    A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
-    y, unit = torch.stack([s.y for s in slices]), 1.0
-    if latent and recipe.sigma_floor > 0:  # gradient steps have units: the image's, |A| at most about 1
-        unit = recipe.sigma_floor
-        A, y = unit * A, unit * y
+    unit = UNWEIGHED if latent else 1.0  # gradient steps have units: the image's, |A| at most about 1
+    factors = [min(unit, s.noise) if latent else 1.0 for s in slices]
+    operators = [c * s.A if latent else s.A for c, s in zip(factors, slices, strict=True)]
+    A = operators[0] if len(slices) == 1 else PerImage(tuple(operators))
+    y = torch.stack([c * s.y for c, s in zip(factors, slices, strict=True)])
     top = about(prior).usual[1] if recipe.start == "noise" else recipe.sigma_start
     problem = Problem(A, y, sigma=unit)
     result = sample_by(
         recipe,
         problem,
         prior,
-        grid=make_grid(recipe.grid, recipe.steps, top, min(recipe.sigma_end, top / 2)),
+        grid=make_grid(recipe.grid, recipe.steps, top, min(end, top / 2)),
         init=torch.stack([s.start for s in slices]),
         images=tuple(s.index for s in slices),
         watch=watch,

@@ -13,7 +13,7 @@ from operators.noncartesian import (
     trajectory_noise_level,
 )
 
-from .mri import Normalised, cg_sense, estimated_maps, scale_of
+from .mri import UNWEIGHED, Normalised, cg_sense, estimated_maps, scale_of
 from .registry.recipe import Recipe
 
 
@@ -37,13 +37,13 @@ def normalise_trajectory(
     if maps is None and len(kspace) > 1:
         centre, mask = gridded_centre(y, trajectory, density, shape)
         # The noise of a gridded cell is at most that of a sample: several are averaged.
-        maps = estimated_maps(centre, mask, recipe, sigma_y)
+        maps, _ = estimated_maps(centre, mask, recipe, sigma_y)
     points = trajectory.to(kspace.real)
     maps = None if maps is None else maps.to(kspace)
     weighted = NonCartesianMRI(points, maps, density, shape)
     sense = cg_sense(weighted, density.sqrt() * y[None], weight=1e-2, steps=10)
     scale = scale_of(sense, index)
-    noise = max(sigma_y / scale, recipe.sigma_floor)
+    noise = max(sigma_y / scale, recipe.sigma_floor, 0 if maps is None else UNWEIGHED)
     alone = NonCartesianMRI(points, density=density, shape=shape)
     adjoint = alone.adjoint((density.sqrt() * y)[:, None])[:, 0]
     start = {

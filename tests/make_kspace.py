@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 HEADER = """<?xml version="1.0" encoding="utf-8"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
@@ -125,3 +126,14 @@ def make_fastmri_file(
         file.attrs["acquisition"] = "AXT2"
         file.attrs["patient_id"] = "0" * 8
     return Path(path)
+
+
+HEAD = 48
+
+
+def head() -> torch.Tensor:
+    """A magnitude slice (48, 40): a bright ring around a darker inside with air in it."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, HEAD), torch.linspace(-1, 1, 40), indexing="ij")
+    radius = torch.hypot(y / 0.8, x / 0.7)
+    inside = (radius < 1).float() * (0.5 + 0.3 * torch.sin(7 * x) * torch.cos(5 * y))
+    return inside + (radius - 0.9).abs().lt(0.08).float() - inside * (torch.hypot(y, x - 0.2) < 0.1)

@@ -58,6 +58,13 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "mri, 3 coils, odd size": lambda: op.MRI(_mask(5, 7), _maps(3, 5, 7)),
     "mri, 3 coils, columns": lambda: op.MRI(_mask(6), _maps(3, 4, 6)),
     "mri, 3 coils, columns, odd size": lambda: op.MRI(_mask(5), _maps(3, 3, 5)),
+    "mri, 3 coils, weights": lambda: op.MRI(
+        _mask(4, 4), _maps(3, 4, 4), weights=0.5 + _random(4, 4, seed=4).abs()
+    ),
+    "mri, 3 coils, columns, weights": lambda: op.MRI(
+        _mask(6), _maps(3, 4, 6), weights=0.5 + _random(6, seed=4).abs()
+    ),
+    "mri, weights": lambda: op.MRI(_mask(5, 3), weights=0.5 + _random(5, 3, seed=4).abs()),
     "mri, 2 map sets": lambda: op.MRI(_mask(4, 5), _maps(2, 3, 4, 5)),
     "mri, 2 map sets, columns": lambda: op.MRI(_mask(5), _maps(2, 3, 4, 5)),
     "non-cartesian mri": lambda: op.NonCartesianMRI(op.radial_trajectory(3, 5), shape=(4, 6)),

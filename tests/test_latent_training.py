@@ -25,7 +25,7 @@ import recon.jobs.list
 from recon.cli import main
 from recon.errors import ConfigError, InputError, OutputError
 from recon.io.lock import WriteLock
-from recon.mri import normalise, reconstruct_slices
+from recon.mri import UNWEIGHED, normalise, reconstruct_slices
 from recon.networks.load import WEIGHTS, load_autoencoder
 from recon.posteriors import DPS
 from recon.registry.recipe import Recipe
@@ -311,9 +311,9 @@ def test_gradient_steps_are_in_units_of_the_image(tiny):
         for c in (1.0, 1e-5)
     )
     A, y = op.MRI(torch.ones(32, 32)), k[None] / one.scale
-    grid = recon.grids.GRIDS["karras"](4, recipe.sigma_start, recipe.sigma_end)
+    grid = recon.grids.GRIDS["karras"](4, recipe.sigma_start, recipe.last_level(prior))
     plain = recon.sample(
-        recon.Problem(A, y, recipe.sigma_floor),
+        recon.Problem(A, y, UNWEIGHED),
         prior,
         DPS(prior, zeta=3.0),
         "euler",

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from make_kspace import HEAD, head
 from make_prior import make_prior
 
 from operators.coils import rss
@@ -20,17 +21,6 @@ from recon.benchmark.scans.report import lines_of, summarised
 from recon.benchmark.scans.simulated import resized_kspace, simulate_scan
 from recon.cli import main
 from recon.errors import ConfigError
-
-SIZE = 48
-
-
-def head() -> torch.Tensor:
-    """A magnitude slice (48, 40): a bright ring around a darker inside with air in it."""
-    y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, 40), indexing="ij")
-    radius = torch.hypot(y / 0.8, x / 0.7)
-    inside = (radius < 1).float() * (0.5 + 0.3 * torch.sin(7 * x) * torch.cos(5 * y))
-    return inside + (radius - 0.9).abs().lt(0.08).float() - inside * (torch.hypot(y, x - 0.2) < 0.1)
-
 
 # --- one scan ----------------------------------------------------------------------------------------------
 
@@ -52,7 +42,7 @@ def test_a_simulated_scan_is_what_it_says(coils: int, matrix: int):
 
 def test_the_true_maps_explain_the_coil_images():
     """On the slice's own grid exactly, on a coarser one but for what lies between its pixels."""
-    for matrix, error in ((SIZE, 1e-5), (64, 1e-5), (40, 0.05)):
+    for matrix, error in ((HEAD, 1e-5), (64, 1e-5), (40, 0.05)):
         scan = simulate_scan(head(), coils=6, matrix=matrix, lines=4, noise=0.0)
         coils = ifft2c(scan.kspace)
         image = (scan.maps.conj() * coils).sum(0)

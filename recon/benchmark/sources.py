@@ -22,7 +22,7 @@ from ..io.acquisition import Acquisition, MaskChoice, acquire
 from ..io.checks.layout import look
 from ..io.images import COLOUR_CHANNELS, PICTURES, read_image, read_stack
 from ..io.simulated import peak, simulate, with_phase
-from ..mri import empty_outside, normalise
+from ..mri import UNWEIGHED, empty_outside, normalise
 from ..priors import Prior, about
 from ..problem import Problem
 from ..registry.operators import make_operator
@@ -149,7 +149,7 @@ class KSpace:
         """One slice under the mask of ``spec``; raises as `acquisition` does."""
         acquisition, piece = self.acquisition(spec), self.file.read_slice(index)
         kspace, mask = piece.kspace.to(device), acquisition.mask.to(device)
-        one = normalise(kspace, mask, Recipe(), index=index)
+        one = normalise(kspace, mask, Recipe(sigma_floor=UNWEIGHED), index=index)
         reference = center_crop(rss(ifft2c(piece.kspace)), self.file.crop) / one.scale
         A = MRI(mask.to(kspace.real.dtype)) if one.maps is None else MRI(mask, one.maps)
         problem = Problem(A, kspace[None] / one.scale, one.noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from .objects import make_sampler, make_solver, refuse_sampler_options, sampler_
 SCANS = {"dds": Usual({"steps": 30, "keep": "state", "variance": "local"}, "sde-dpm++2m")}
 """Recipes of samplers for scans, in the place of their own."""
 
+LAST_LEVELS = (0.01, 0.005, 0.0025)
+
 RECIPE_STARTS = ("noise", "zero-filled", "cg-sense")
 
 
@@ -31,10 +34,10 @@ class Recipe:
     is "". ``steps`` noise levels above 0, ``samples`` of each image.
     ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start``, in units of
     the normalised image, whose 99.5th percentile is 1 (of a latent prior: of its latents). ``sigma_end``: the
-    last level above 0. ``sigma_y``: std of the measurement noise per real component, in the file's units; None
-    to estimate it. ``sigma_floor``: its least value, in normalised units, because maps from a few central
-    lines explain the data no better. ``sets`` of maps: None for `needed_sets`. ``calibration``, ``kernel``,
-    ``crop``, ``soft``: as in `operators.espirit`.
+    last level above 0, None for that of `last_level`. ``sigma_y``: std of the measurement noise per real component, in the file's
+    units; None to estimate it. ``sigma_floor``: its least value, in normalised units, because no scan is known better
+    than that. ``sets`` of maps: None for `needed_sets`. ``calibration``, ``kernel``, ``crop``, ``soft``: as in
+    `operators.espirit`.
     """
 
     prior: str = "brain-mri"
@@ -48,9 +51,9 @@ class Recipe:
     seed: int = 0
     start: str = "cg-sense"
     sigma_start: float = 6.0
-    sigma_end: float = 0.01
+    sigma_end: float | None = None
     sigma_y: float | None = None
-    sigma_floor: float = 0.006
+    sigma_floor: float = 0.001
     sets: int | None = None
     calibration: tuple[int, int] | None = (48, 24)
     kernel: int | None = None
@@ -71,6 +74,18 @@ class Recipe:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", do="It is at least 1.")
         refuse_order(make_solver(self.solver, self.solver_options), self.steps)
+
+    def last_level(self, prior: Any, noise: float = math.inf) -> float:
+        """The last level above 0 for measurements with ``noise``, relative to the image.
+
+        ``sigma_end``, where it is named; else .01, halved until it is at most 1.5 times the noise, and at least .0025:
+        below the noise the prior has little to add, and above it the posterior would come out too narrow. At least the
+        lowest level that the prior knows.
+        """
+        level = self.sigma_end
+        if level is None:
+            level = next((end for end in LAST_LEVELS if end <= 1.5 * noise), LAST_LEVELS[-1])
+        return max(level, about(prior).allowed[0])
 
     def refuse_prior(self, prior: Any) -> None:
         """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""

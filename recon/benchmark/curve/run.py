@@ -23,7 +23,7 @@ from ...pairing import refuse_order
 from ...priors import Prior, about
 from ...registry.configuration import parse_solver, read_config
 from ...registry.objects import make_solver
-from ...registry.recipe import Recipe, make_recipe
+from ...registry.recipe import LAST_LEVELS, Recipe, make_recipe
 from ...runtime.runtime import Runtime
 from ...solvers import Solver
 from ..scans.real import CASES, Say, find_scan
@@ -76,7 +76,7 @@ def read_curve(
         raise unknown("keep", keep, KEEP)
     if any(n < 1 for n in calls):
         raise ConfigError(f"calls are {list(calls)}.", "A budget of network calls is at least 1.")
-    recipes = []
+    recipes, end = [], recipe.sigma_end or LAST_LEVELS[0]
     for kept in KEEP[keep]:
         for solver in solvers or CURVE_SOLVERS:
             name, options = parse_solver(solver)
@@ -87,7 +87,7 @@ def read_curve(
                 "samples": samples,
                 "sampler_options": recipe.sampler_options | {"keep": kept},
             }
-            recipes.append(make_recipe(asdict(recipe) | given))
+            recipes.append(make_recipe(asdict(recipe) | {"sigma_end": end} | given))
     return CurveSettings(
         tuple(sorted(set(calls or CURVE_CALLS))), tuple(cases or CURVE_CASES), tuple(recipes)
     )
@@ -206,7 +206,7 @@ def unscored_point(path: Path, prior: Prior, case: str, recipe: Recipe) -> Point
         sampler_options=options_text(recipe.sampler_options),
         start=recipe.start,
         sigma_start=recipe.sigma_start,
-        sigma_end=recipe.sigma_end,
+        sigma_end=recipe.sigma_end or LAST_LEVELS[0],
         samples=recipe.samples,
         seed=recipe.seed,
         solver=recipe.solver,

@@ -174,7 +174,7 @@ def plan_in_words(plan: PlannedFile, settings: Settings, prior: Any, slices: int
     file, recipe = plan.file, settings.recipe
     maps = "given" if plan.maps or file.maps else "estimated" if plan.coils > 1 else "none, one coil"
     sampler, solver = build(recipe, prior)
-    calls = (slices or file.slices) * sampler.network_calls(solver, recipe.steps, recipe.sigma_end)
+    calls = (slices or file.slices) * sampler.network_calls(solver, recipe.steps, recipe.last_level(prior))
     needed = memory(plan.size, plan.coils, settings, prior)
     lines = [
         f"{file.path} -> {plan.target}" + (" (done already)" if plan.done else ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 from torch import Tensor
@@ -39,16 +38,14 @@ def reconstruct_some(
     for index in indices:
         one, references[index] = read_normalised(plan, settings, index)
         slices.append(one)
-    for _, group in groupby(slices, key=lambda one: one.A.domain):  # one set of maps, or two
-        alike = list(group)
 
-        def watch(step: int, state: Any, residual: float, count: int = len(alike)) -> None:
-            bar.set_postfix(residual=f"{residual:.3g}", refresh=False)
-            bar.update(count)
+    def watch(step: int, state: Any, residual: float) -> None:
+        bar.set_postfix(residual=f"{residual:.3g}", refresh=False)
+        bar.update(len(state.x) // settings.recipe.samples)
 
-        results = reconstruct_slices(alike, settings.recipe, prior, watch)
-        for one, result in zip(alike, results, strict=True):
-            yield one.index, references[one.index], result
+    results = reconstruct_slices(slices, settings.recipe, prior, watch)
+    for one, result in zip(slices, results, strict=True):
+        yield one.index, references[one.index], result
 
 
 def read_normalised(plan: PlannedFile, settings: Settings, index: int) -> tuple[Normalised, Tensor | None]:
