@@ -14,11 +14,13 @@ from torch.nn.functional import pad
 
 from .base import Identity, Linear, LinearChain, Operator, Scale
 from .complexify import Complexified, rows, together
+from .degradations.colour import Colourisation
 from .fft import fftn, ifftn, irfft2, rfft2
 from .fourier import Blur
 from .mri import MRI
 from .per_image import PerImage
 from .pixels import Inpainting, SuperResolution
+from .whitened import Whitened
 
 DENSE = 1024  # images of as many real numbers or fewer: decomposed as a matrix where nothing better is known
 MEASURED = 2**16  # and of at most as many real measurements
@@ -54,8 +56,8 @@ def significant(s: Tensor, cutoff: float) -> Tensor:
 def spectral(A: Operator, dense: bool = True) -> Spectral | None:
     """The decomposition of ``A``, or None where none is known.
 
-    Known: masks, circular blur, super-resolution, single-coil MRI, scales, any of these times a scale,
-    and several such images in one batch; an operator of your own with a method ``spectral() ->
+    Known: masks, circular blur, super-resolution, colourisation, single-coil MRI, scales, any of these times a
+    scale, masks with a noise of each pixel, and several such images in one batch; an operator of your own with a method ``spectral() ->
     Spectral``; with ``dense``, any linear operator on images of at most 1024 real numbers.
     """
     own = getattr(A, "spectral", None)
@@ -72,6 +74,30 @@ def spectral(A: Operator, dense: bool = True) -> Spectral | None:
 def of_inpainting(A: Inpainting) -> Spectral:
     """U = V = 1, s the mask."""
     return Spectral(A.mask[None], same, same, A.adjoint)
+
+
+def of_whitened(A: Whitened) -> Spectral | None:
+    """Of what acts on pixels: s the weights where it measures."""
+    if not isinstance(A.inner, Inpainting | Identity):
+        return None
+    s = A.weights * (A.inner.mask if isinstance(A.inner, Inpainting) else 1)
+    return Spectral(s[None], same, same, A.masked)
+
+
+def of_colourisation(A: Colourisation) -> Spectral:
+    """In every pixel one direction of colour is measured, ``s = |w|``."""
+    w = A.weights.double()
+    turn, _ = torch.linalg.qr(torch.stack((w, *torch.eye(3).to(w)[1:]), 1))
+    turn = turn * torch.sign(w @ turn[:, 0])
+    s = torch.stack((w.norm(), *w.new_zeros(2)))[None, :, None, None]
+
+    def coordinates(x: Tensor) -> Tensor:
+        return torch.einsum("ik,bihw->bkhw", turn.to(x), x)
+
+    def image(c: Tensor) -> Tensor:
+        return torch.einsum("ik,bkhw->bihw", turn.to(c), c)
+
+    return Spectral(s, coordinates, image, lambda y: pad(y, (0, 0, 0, 0, 0, 2)))
 
 
 def of_scale(A: Scale) -> Spectral:
@@ -186,6 +212,8 @@ DECOMPOSITIONS: dict[type, Callable[..., Spectral | None]] = {
     Inpainting: of_inpainting,
     Scale: of_scale,
     Identity: of_scale,
+    Whitened: of_whitened,
+    Colourisation: of_colourisation,
     Blur: of_blur,
     SuperResolution: of_super_resolution,
     MRI: of_mri,

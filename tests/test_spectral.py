@@ -24,7 +24,7 @@ STRUCTURED = {
             "sr box", "sr gaussian", "sr reflect", "blur", "blur, even kernel", "blur, kernel a channel", "mri",
             "mri, odd size", "mri, columns", "identity", "scale, complex", "per image", "complexified inpainting",
             "complexified sr", "complexified blur", "complexified, several images", "blur, shaken", "blur, anisotropic",
-            "inpainting, brush", "mri, weights",
+            "inpainting, brush", "mri, weights", "colourisation", "colourisation, mean", "whitened",
         )
     },
     "blur, zeros in the spectrum": lambda: op.Blur(torch.ones(2, 2, dtype=torch.float64), (1, 4, 6)),

@@ -138,6 +138,7 @@ def test_every_command_ends_quietly_where_nobody_reads(monkeypatch, name):
         "calibrate": "f",
         "benchmark": "f",
         "train": "f",
+        "tune": "f",
         "check": "f",
     }
     words = ["restore", "f", "--operator", "blur"] if name == "restore" else [name, *needed.get(name, "")]
