@@ -825,8 +825,8 @@ def test_the_network_sees_a_chunk_at_a_time(samples):
         return WORLD(x, sigma)
 
     options = {"solver": "ddpm", "samples": samples, "grid": grids.karras(8, 20.0)}
-    whole = recon.sample(IMAGES, WORLD, "smc", **options)
-    parts = recon.sample(IMAGES, chunked(prior, 3), "smc", **options)
+    whole = recon.sample(IMAGES, WORLD, "smc", form="paper", **options)
+    parts = recon.sample(IMAGES, chunked(prior, 3), "smc", form="paper", **options)
     assert max(seen) == 3 and sum(seen) == 2 * samples * 8 and parts.network_calls == 8
     torch.testing.assert_close(parts.samples, whole.samples, rtol=0, atol=1e-10)
 
