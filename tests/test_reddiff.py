@@ -32,6 +32,7 @@ from worlds import (
 
 import operators as op
 import recon
+from operators.differences import Difference
 from operators.krylov import cg
 from recon import Problem
 from recon.errors import ConfigError, SamplingError
@@ -306,6 +307,13 @@ def test_it_starts_where_it_is_told(name):
     assert starts["backprojection"].data_ptr() != problem.backprojection.data_ptr()  # which it would move
     assert not starts["zeros"].any()
     assert torch.equal(REDDiff(world, problem, steps=12).first(x), starts["pinv"])
+    matrix, domain = dense(problem.A), tuple(problem.A.domain)
+    axes = (-2, -1) if len(domain) > 2 else (-1,)
+    rough = dense(Difference(domain, axes, complex_domain=problem.A.complex_domain))
+    size = torch.linalg.matrix_norm(matrix, 2) ** 2
+    normal = matrix.T @ matrix / size + 0.03 * rough.T @ rough
+    smooth = flat(problem.y) @ (matrix / size) @ torch.linalg.pinv(normal)
+    close(flat(REDDiff(world, problem, init="smooth").first(x)), smooth, 1e-3)
 
 
 def test_the_answer_is_the_image_after_the_last_step():

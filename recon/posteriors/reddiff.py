@@ -10,6 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from operators.base import Linear
+from operators.differences import Difference
+from operators.krylov import cg
+
 from ..errors import ConfigError, unknown
 from ..noise import Draw, Noise
 from ..priors import about
@@ -35,7 +39,8 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adam": (torch.optim.Adam, {"betas": (0.9, 0.99)}),
     "sgd": (torch.optim.SGD, {}),
 }
-RED_STARTS = ("pinv", "backprojection", "measured", "zeros")
+RED_STARTS = ("pinv", "smooth", "backprojection", "measured", "zeros")
+SMOOTHNESS, SMOOTH_STEPS = 0.03, 50  # weight of the differences, and CG steps, of the start "smooth"
 
 
 class REDDiff(OwnLoop):
@@ -53,8 +58,10 @@ class REDDiff(OwnLoop):
     Adam moves by about that much a step; with ``relative`` it is in standard deviations of the prior's images, and phi is
     one of sigma in the same unit. ``sigma_x0``: standard deviation of noise added to mu, at which both
     gradients are taken. ``init``: "pinv" ``A^+ y``, by singular values or ``steps`` CG steps (default for linear
-    operators), "backprojection", "measured" y itself (default where it has the shape of the image), "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as
-    the denoiser; the solver is not used otherwise.
+    operators), "smooth" ``argmin ||A x - y||^2 / ||A||^2 + .03 ||differences of x||^2``, which fills in what was not
+    measured (of linear operators; for others the default), "backprojection", "measured" y itself (default where it has
+    the shape of the image), "zeros". ``flow``: 0, or that many steps of the solver given to `recon.sample` as the
+    denoiser; the solver is not used otherwise.
 
     Traps: a point estimate: samples differ only by the noise of the regulariser. sigma_y is not in the loss,
     and no listed weighting gives the posterior mean even of a Gaussian prior; the result depends on lr and
@@ -64,7 +71,10 @@ class REDDiff(OwnLoop):
     """
 
     usual = Usual(
-        {"lr": 0.2, "weighting": "sqrt", "weight": 0.45, "relative": True}, "euler", highest=5.0, lowest=0.065
+        {"lr": 0.2, "weighting": "sqrt", "weight": 0.45, "relative": True, "init": "smooth"},
+        "euler",
+        highest=0.6,
+        lowest=0.065,
     )
     knob = "Lower lr, or both of weight and obs_weight."
 
@@ -121,7 +131,10 @@ class REDDiff(OwnLoop):
                 "Its measurements are no image of the same shape.",
                 'Use init="zeros".',
             )
-        self.start_from = self.init or ("pinv" if A.linear else "measured" if alike else "zeros")
+        otherwise = "pinv" if A.linear else "measured" if alike else "zeros"
+        self.start_from = (
+            otherwise if self.init is None or (self.init == "smooth" and not A.linear) else self.init
+        )
         if self.start_from == "pinv":
             self.fit = Proximal(problem, self.steps, self.tol)
         v = self.obs_weight
@@ -167,7 +180,18 @@ class REDDiff(OwnLoop):
             return self.problem.y.to(x, copy=True)
         if self.start_from == "backprojection":
             return self.problem.backprojection.to(x, copy=True)
+        if self.start_from == "smooth":
+            return self.smooth(x).contiguous()
         return self.fit(torch.zeros_like(x), 0.0).contiguous()
+
+    def smooth(self, x: Tensor) -> Tensor:
+        """The start "smooth": ``(A^H A / ||A||^2 + .03 D^H D)^-1 A^H y / ||A||^2`` by CG, D the differences of neighbours."""
+        problem = cast(Problem, self.problem)
+        A, unit = cast(Linear, problem.A), inverse_squares(problem)
+        axes = (-2, -1)[-max(1, len(A.domain) - 1) :]
+        rough = Difference(tuple(A.domain), axes, complex_domain=A.complex_domain)
+        b = unit * problem.backprojection.to(x)
+        return cg(lambda v: unit * A.normal(v) + SMOOTHNESS * rough.normal(v), b, steps=SMOOTH_STEPS)
 
     def gradient(self, mu: Tensor, sigma: float, denoiser, draw: Draw) -> Tensor:
         """``v A^H (A x0 - y) + weight phi(s) (e - eps)`` at ``x0 = mu + sigma_x0 xi``."""
