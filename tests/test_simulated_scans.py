@@ -174,6 +174,7 @@ def test_the_command_measures_once_and_reports_all(bench, tmp_path, capsys):
     assert (
         "ahead of the best of cg-sense, bart, tv" in page and "| 4 | 40 | 8 | 3.0 | 0.01 | random |" in page
     )
+    assert "| coils | 4 | 1 |" in page and "| noise | 0.01 | 1 |" in page  # each value with its scans
     assert (tmp_path / "simulated.csv").read_text().count("\n") == 6
     assert bench("--mask", "random", "--again", "recon") == 0
     again = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]

@@ -141,7 +141,7 @@ def axes_table(lines: Sequence[ScanLine]) -> str:
             ahead = [a for line in of if (a := line.ahead()) is not None]
             inside = [a for line in of if (a := line.ahead("object_psnr")) is not None]
             oracle = [a for line in of if (a := line.ahead(of=("oracle",))) is not None]
-            covered = [value for line in of if (value := line.ours("coverage")) is not None]
+            covered = [share for line in of if (share := line.ours("coverage")) is not None]
             table.append(
                 [
                     axis,
