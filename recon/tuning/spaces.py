@@ -115,6 +115,7 @@ class Search:
 
 SOLVER, LEVELS = "solver", ("highest", "lowest")
 START_AND_END: dict[str, Any] = {"highest": Range(2.0, 20.0, log=True), "lowest": Range(0.02, 0.2, log=True)}
+LOW_START: dict[str, Any] = START_AND_END | {"highest": Range(0.3, 20.0, log=True)}
 SOLVERS_TRIED = ("renoise,eta=1.0", "renoise,eta=0.5", "sde-dpm++1", "sde-dpm++2m", "euler", "dpm++2m")
 WALK: dict[str, Any] = {"solver": SOLVERS_TRIED, **START_AND_END}
 
@@ -143,7 +144,7 @@ SPACES = {
             "weighting": ("linear", "sqrt", "square", "const"),
             "init": ("smooth", "pinv", "backprojection", "zeros"),
         },
-        **START_AND_END | {"highest": Range(0.3, 20.0, log=True)},
+        **LOW_START,
     ),
     "stsl": Search({"inner": Range(1, 5), "eta": Range(0.0, 0.1)}, **START_AND_END),
     "smc": Search({"temper": Range(0.0, 0.95), "ess": Range(0.1, 0.9)}, **START_AND_END),
