@@ -242,10 +242,10 @@ def reconstruct_together(
     if outside is not None and not latent:
         prior = empty_outside(prior, slices, recipe.samples)
     unit = UNWEIGHED if latent else 1.0  # gradient steps have units: the image's, |A| at most about 1
-    factors = [min(unit, s.noise) if latent else 1.0 for s in slices]
-    operators = [c * s.A if latent else s.A for c, s in zip(factors, slices, strict=True)]
-    A = operators[0] if len(slices) == 1 else PerImage(tuple(operators))
-    y = torch.stack([c * s.y for c, s in zip(factors, slices, strict=True)])
+    if latent:
+        slices = [replace(s, A=min(unit, s.noise) * s.A, y=min(unit, s.noise) * s.y) for s in slices]
+    A = slices[0].A if len(slices) == 1 else PerImage(tuple(s.A for s in slices))
+    y = torch.stack([s.y for s in slices])
     top = about(prior).usual[1] if recipe.start == "noise" else recipe.sigma_start
     problem = Problem(A, y, sigma=unit)
     result = sample_by(

@@ -203,7 +203,7 @@ def refuse_shared(validation: dict[str, str], held_out: dict[str, str]) -> None:
     for digest in validation.keys() & held_out.keys():
         raise ConfigError(
             f"The image of {validation[digest]}, is held out as {held_out[digest]}.",
-            "What was chosen on an image is not objectived on it.",
+            "What was chosen on an image is not judged on it.",
             "Name other slices or inputs in one of the two splits.",
         )
 

@@ -206,7 +206,7 @@ def unscored_point(path: Path, prior: Prior, case: str, recipe: Recipe) -> Point
         sampler_options=options_text(recipe.sampler_options),
         start=recipe.start,
         sigma_start=recipe.sigma_start,
-        sigma_end=recipe.sigma_end or LAST_LEVELS[0],
+        sigma_end=recipe.last_level(prior),
         samples=recipe.samples,
         seed=recipe.seed,
         solver=recipe.solver,
