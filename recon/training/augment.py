@@ -125,10 +125,10 @@ def shrunk(image: Tensor, probability: float, generator: torch.Generator) -> Ten
     return like(image, small * (height * width / old.numel()))
 
 
-def photographed_smaller(image: Tensor, probability: float, least: int, generator: torch.Generator) -> Tensor:
-    """A photograph (C, H, W) scaled down, antialiased, to no side below ``least`` pixels, with ``probability``.
+def scaled_down(image: Tensor, probability: float, least: int, generator: torch.Generator) -> Tensor:
+    """A real image (C, H, W) scaled down, antialiased, to no side below ``least`` pixels, with ``probability``.
 
-    Its compression goes with the pixels that are averaged.
+    Its noise and compression go with the pixels that are averaged.
     """
     draw, keep = torch.rand(2, generator=generator).tolist()
     smallest = min(1.0, least / min(image.shape[-2:]))
@@ -136,7 +136,8 @@ def photographed_smaller(image: Tensor, probability: float, least: int, generato
         return image
     scale = smallest + (1 - smallest) * keep
     size = [max(least, round(scale * n)) for n in image.shape[-2:]]
-    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    small = F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
+    return small.clamp(image.min(), image.max())
 
 
 def lose_resolution(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -24,7 +24,9 @@ class ImageSet:
     of their values is then drawn in proportion to the square root of its number of slices. ``only`` and
     ``without``: {array: values}, the slices that are kept or left out. ``hold_out``: the share of the
     subjects that is left out (`is_held_out`); with ``held_out`` the set is these alone. ``sigma_from``: the least
-    noise level that its slices are shown at, for data that have a noise or compression floor of their own.
+    noise level that its slices are shown at, for data that have a noise or compression floor of their own. ``skip``: the indices ``[first, end)`` of
+    slices that are left out, such as a block of a volume. ``hounsfield``: of CT, the stored value of 0 HU; images are
+    then the attenuation over that of water, ``1 + HU / 1000``, never below 0.
 
     Arrays are those of the npz file, one value a slice. A folder has ``subject``, the name of the picture or of the
     k-space file; k-space has the texts of its attributes too (fastMRI: ``acquisition``, and ``patient_id``, which then
@@ -39,6 +41,8 @@ class ImageSet:
     hold_out: float = 0.0
     held_out: bool = False
     sigma_from: float = 0.0
+    skip: tuple[int, int] | None = None
+    hounsfield: float | None = None
 
     def __post_init__(self):
         if not isinstance(self.file, str) or not self.file:
@@ -53,6 +57,13 @@ class ImageSet:
             raise self.wrong("held_out", "It is true or false, and true only beside hold_out.")
         if not is_number(self.sigma_from) or self.sigma_from < 0:
             raise self.wrong("sigma_from", "It is a noise level, 0 or above.")
+        if self.hounsfield is not None and not is_number(self.hounsfield):
+            raise self.wrong("hounsfield", "It is the stored value of 0 HU, such as 1024.")
+        if self.skip is not None:
+            block = tuple(self.skip) if isinstance(self.skip, list | tuple) else ()
+            if len(block) != 2 or not all(type(n) is int for n in block) or not 0 <= block[0] < block[1]:
+                raise self.wrong("skip", "It is the first slice that is left out and the next one kept.")
+            object.__setattr__(self, "skip", block)
         for key in ("only", "without"):
             chosen = getattr(self, key)
             if not isinstance(chosen, Mapping):
@@ -71,6 +82,8 @@ class ImageSet:
         """The set in words: its file and what is chosen of it."""
         words = [f"only {name} {' '.join(values)}" for name, values in self.only.items()]
         words += [f"without {name} {' '.join(values)}" for name, values in self.without.items()]
+        if self.skip:
+            words.append(f"without slices {self.skip[0]} to {self.skip[1] - 1}")
         if self.hold_out:
             kept = "the" if self.held_out else "without the"
             words.append(f"{kept} {self.hold_out:.0%} of the subjects held out")
@@ -145,6 +158,8 @@ def chosen(entry: ImageSet, count: int, columns: Columns) -> tuple[np.ndarray, n
         kept &= among(name, values)
     for name, values in entry.without.items():
         kept &= ~among(name, values)
+    if entry.skip:
+        kept[slice(*entry.skip)] = False
     if entry.hold_out:
         held = np.array([is_held_out(subject, entry.hold_out) for subject in column("subject")], bool)
         kept &= held if entry.held_out else ~held

@@ -64,7 +64,9 @@ def load_sets(
     plans = [chosen(entry, s.count, s.columns) for entry, s in zip(sets, sources, strict=True)]
     images, chances, floors = [], [], []
     for entry, source, (indices, chance) in zip(sets, sources, plans, strict=True):
-        found = source.read(indices, percentile)
+        found = source.read(indices, percentile if entry.hounsfield is None else None)
+        if entry.hounsfield is not None:
+            found = [relative_attenuation(image, entry.hounsfield) for image in found]
         lit = np.array([image.numel() > 0 for image in found])
         if not lit.any():
             raise ConfigError(
@@ -138,6 +140,11 @@ def kspace_source(files: Sequence[Path], cache: Path) -> SliceSource:
         return [image[None] for image in found]
 
     return SliceSource(scans.count, scans.columns, read)
+
+
+def relative_attenuation(image: Tensor, water: float) -> Tensor:
+    """CT values, of which ``water`` is 0 HU, as attenuation over that of water: ``1 + HU / 1000``, 0 for air and below."""
+    return (1 + (image - water) / 1000).clamp_min(0)
 
 
 def scaled(image: Tensor, percentile: float | None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .augment import photographed_smaller, random_crops, shrunk, with_random_phase
+from .augment import scaled_down, random_crops, shrunk, with_random_phase
 from .settings import SHRINK, Training
 
 PLAIN = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
@@ -29,10 +29,10 @@ def augmented_view(image: Tensor, config: Training, generator: torch.Generator) 
     """One augmented crop of an image (1, H, W) or a photograph (3, H, W), as network channels (C, crop, crop)."""
     options = {"shrink": SHRINK, **config.augment}
     smaller = options.pop("shrink")
-    if config.colour:
-        image = photographed_smaller(image, smaller, config.crop, generator)
-    else:
+    if config.complex_images or image.is_complex():
         image = shrunk(image, smaller, generator)
+    else:
+        image = scaled_down(image, smaller, config.crop, generator)
     crops = random_crops(image[None], config.crop, generator, **options)
     return as_network_input(crops, config.complex_images, generator)[0]
 
