@@ -7,7 +7,6 @@ An operator of one's own says what it offers by a method ``actions()``.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from operators.base import Chain, Linear, Operator, is_cache
+from operators.base import Chain, Linear, Operator
 from operators.complexify import Complexified
-from operators.ct import CT, csr
+from operators.ct import CT
 from operators.mri import MRI
 from operators.per_image import PerImage
 from operators.pixels import Inpainting
@@ -160,7 +159,7 @@ class Views(Actions):
 
     def measuring(self, A, taken: Tensor) -> Operator:
         """The CT of these views, from the stored weights of all."""
-        return some_views(self.full(A), taken.flatten())
+        return self.full(A).of_views(taken.flatten())
 
     def full(self, A) -> CT:
         """``scan``, of the dtype and on the device of A."""
@@ -241,33 +240,3 @@ def grouped(z: Tensor, shape: Sequence[int]) -> Tensor:
     first = [1 + i for i in axes(shape)]
     rest = [i for i in range(1, z.ndim) if i not in first]
     return z.permute(0, *first, *rest).reshape(len(z), math.prod(shape), -1)
-
-
-def some_views(scan: CT, keep: Tensor) -> CT:
-    """The CT of a part of the views, from the same stored weights."""
-    other = copy.copy(scan)
-    for name in [n for n in vars(other) if is_cache(type(scan), n)]:
-        del other.__dict__[name]
-    other.angles = tuple(angle for angle, kept in zip(scan.angles, keep.tolist(), strict=True) if kept)
-    keep, detectors = keep.to(scan.device), scan.detectors
-    new = keep.cumsum(0) - 1
-
-    starts, column, value = parts_of_csr(scan.matrix)
-    counts = starts.diff()
-    rows = keep.repeat_interleave(detectors)
-    entries = rows.repeat_interleave(counts)
-    other.matrix = csr([column[entries]], [value[entries]], [counts[rows]], scan.matrix.shape[1])
-
-    starts, column, value = parts_of_csr(scan.transpose)
-    entries = keep[column // detectors]
-    before = torch.nn.functional.pad(entries.cumsum(0), (1, 0))
-    column = column[entries]
-    column = (new[column // detectors] * detectors + column % detectors).to(torch.int32)
-    width = len(other.angles) * detectors
-    other.transpose = csr([column], [value[entries]], [before[starts].diff()], width)
-    return other
-
-
-def parts_of_csr(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row starts, columns and values of a CSR matrix."""
-    return matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values()

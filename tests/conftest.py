@@ -17,6 +17,8 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch is imported: tensors this small only wait for threads
 
+os.environ["RECON_CACHE"] = "off"  # tests leave nothing in the user's cache
+
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "tests"):
     if str(folder) not in sys.path:

@@ -15,7 +15,7 @@ from worlds import GaussianWorld, last, random, random_complex
 import operators as op
 import recon
 from recon import Problem
-from recon.actions import Actions, Lines, Points, Views, offered, some_views
+from recon.actions import Actions, Lines, Points, Views, offered
 from recon.errors import ConfigError, SamplingError
 from recon.noise import Noise
 from recon.posteriors import DAPS, DDS, DPS, Active, Ensemble, PiGDM, Posterior
@@ -253,7 +253,7 @@ def scan(size: int = 6) -> op.CT:
 
 
 def views(*on: int) -> op.CT:
-    return some_views(scan(), columns(*on, width=9).bool())
+    return scan().of_views(columns(*on, width=9).bool())
 
 
 # small, what it measures at the start, what everything, and the actions asked for
@@ -330,7 +330,7 @@ def test_equal_choices_keep_one_operator(name):
 def test_some_views_is_the_ct_of_those_angles():
     size, angles = 9, torch.arange(0, 180, 15.0)
     keep = torch.tensor([0, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1], dtype=torch.bool)
-    some, whole = some_views(op.CT(size, angles), keep), op.CT(size, angles[keep])
+    some, whole = op.CT(size, angles).of_views(keep), op.CT(size, angles[keep])
     assert some.angles == whole.angles and some.codomain == whole.codomain
     assert torch.equal(some.matrix.to_dense(), whole.matrix.to_dense())
     assert torch.equal(some.transpose.to_dense(), whole.transpose.to_dense())

@@ -27,7 +27,7 @@ REFUSED = {
     "kernel above the image": (lambda: op.Blur(torch.ones(5, 5), (1, 4, 6)), "no larger"),
     "complex kernel": (lambda: op.Blur(torch.ones(3, 3, dtype=torch.complex64), (1, 4, 6)), "is real"),
     "kernel of other channels": (lambda: op.Blur(torch.ones(2, 3, 3), (3, 4, 6)), "kernel of shape"),
-    "unknown geometry": (lambda: op.CT(4, [0.0], geometry="fan"), "no geometry 'fan'"),
+    "unknown geometry": (lambda: op.CT(4, [0.0], geometry="helical"), "no geometry 'helical'"),
     "no angles": (lambda: op.CT(4, []), "at least one finite angle"),
     "endless angle": (lambda: op.CT(4, [float("nan")]), "finite"),
     "data of another precision": (lambda: CT(torch.zeros(1, 1, 4, 4, dtype=torch.float64)), "A.to"),

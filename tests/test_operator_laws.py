@@ -476,8 +476,7 @@ def test_ct_adjoint_is_cheap_to_differentiate():
     a = op.CT(32, range(0, 180, 10))
     x = torch.randn(1, 1, 32, 32, requires_grad=True)
     y = a(x)
-    assert type(y.grad_fn).__name__ == "ViewBackward0"
-    assert "SparseMap" in type(y.grad_fn.next_functions[0][0]).__name__
+    assert "Product" in type(y.grad_fn).__name__
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .augment import scaled_down, random_crops, shrunk, with_random_phase
+from .augment import random_crops, scaled_down, shrunk, with_random_phase
 from .settings import SHRINK, Training
 
 PLAIN = dict(resample=0.0, blur=0.0, gamma=0.0, scale=0.0, shading=0.0)
