@@ -209,13 +209,13 @@ COMMANDS = {
         (out_folder(OUT),),
     ),
     "inspect": Command(
-        "show what a k-space file holds, how it was sampled, and what is wrong with it; what a checkpoint is",
+        "show what k-space or sinograms a file holds, how they were sampled, and what is wrong; what a checkpoint is",
         "check the arguments and do nothing",
         (
             Argument(
                 "files",
                 "FILE",
-                "k-space: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz; or weights of a prior",
+                "k-space: fastMRI HDF5, ISMRMRD, BART cfl, npy or npz; sinograms: npz, HDF5 or TIFF; or weights of a prior",
                 nargs="+",
             ),
             *LAYOUT_ARGUMENTS,

@@ -1,4 +1,4 @@
-"""The job behind ``recon inspect``: what a k-space file holds, how it was sampled, how noisy it is; what weights are."""
+"""The job behind ``recon inspect``: what k-space or sinograms a file holds, how sampled, how noisy; what weights are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ..errors import ReconError
 from ..io import KSpaceFile, Survey, open_kspace, survey
 from ..io.acquisition import Acquisition, MaskChoice, acquire
 from ..io.checks.layout import Layout, look
+from ..io.tomography import is_tomography
+from ..io.tomography.report import inspected
 from ..networks.checkpoints.families import is_checkpoint
 from ..networks.load import load_prior
 from ..priors import about
@@ -25,8 +27,10 @@ from .shared.settings import Settings
 def inspect(path: str | Path, layout: Layout | None = None) -> str:
     """A report of one file; what is wrong with it is a warning in it. Raises `ReconError` for what is not k-space.
 
-    Weights of a prior, and folders of them, are reported as `weights` does.
+    Weights of a prior, and folders of them, are reported as `weights` does, sinograms as `inspected` does.
     """
+    if is_tomography(path):
+        return inspected(path)
     if is_checkpoint(Path(path)):
         return weights(path)
     file, found, wrong = looked_at(path, layout)
