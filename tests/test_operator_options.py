@@ -102,6 +102,18 @@ def test_views_that_make_no_sense_are_refused(key, value, said):
         make_operator("ct", {key: value}, (16, 16), complex_images=False)
 
 
+def test_a_scan_is_described_whole():
+    fan = {"beam": "fan", "source": 40.0, "detector": 60.0, "detectors": 30, "axis": 12.5, "pitch": 1.2}
+    made = make_operator("ct", {**fan, "angles": [0.0, 7.5, 90.0]}, (16, 16), complex_images=False)
+    assert made.codomain == (1, 3, 30) and made.angles == (0.0, 7.5, 90.0)
+    assert (made.geometry.beam, made.geometry.axis, made.geometry.pitch) == ("fan", 12.5, 1.2)
+    part = make_operator("ct", {"views": 3, "arc": 90.0, "start": 30.0}, (16, 16), complex_images=False)
+    assert part.angles == (30.0, 60.0, 90.0)
+    for options, said in (({"beam": "cone"}, "parallel or fan"), ({"beam": "fan"}, "no distances")):
+        with pytest.raises(ValueError, match=said):
+            make_operator("ct", options, (16, 16), complex_images=False)
+
+
 def test_one_shape_of_a_mask_is_given_at_a_time():
     with pytest.raises(ReconError, match="box and strokes"):
         make_operator("inpainting", {"box": [4, 4], "strokes": 2}, SIZE, complex_images=False)

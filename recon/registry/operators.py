@@ -171,14 +171,37 @@ def phase_retrieval(size: Size, oversampling: float = 2.0, channels: int = 1) ->
     return PhaseRetrieval((channels, *size), oversampling)
 
 
-def parallel_beam(size: Size, views: int = 60, arc: float = 180.0) -> Linear:
-    """Parallel-beam projections of a square image at ``views`` evenly spaced angles over ``arc`` degrees."""
-    refuse_unless(1 <= views <= MOST_VIEWS, "views", views, f"a number of angles from 1 to {MOST_VIEWS}")
+def tomography(
+    size: Size,
+    views: int = 60,
+    arc: float = 180.0,
+    start: float = 0.0,
+    angles: Sequence[float] | Tensor | None = None,
+    beam: str = "parallel",
+    detectors: int | None = None,
+    pitch: float | None = None,
+    axis: float | None = None,
+    source: float | None = None,
+    detector: float | None = None,
+) -> Linear:
+    """Projections of a square image at ``views`` evenly spaced angles, in degrees, over the ``arc`` from ``start``, or at ``angles``.
+
+    ``beam``: parallel or fan; the rest is as `operators.CT` takes it, lengths in pixels.
+    """
     if size[0] != size[1]:
         raise InputError(
             f"The image is {size[0]} x {size[1]}.", "Tomography is of square images.", "Crop it."
         )
-    return CT(size[0], [arc * i / views for i in range(views)])
+    refuse_unless(beam in ("parallel", "fan"), "beam", beam, "parallel or fan")
+    if angles is None:
+        refuse_unless(1 <= views <= MOST_VIEWS, "views", views, f"a number of angles from 1 to {MOST_VIEWS}")
+        angles = [start + arc * i / views for i in range(views)]
+    else:
+        angles = torch.as_tensor(angles, dtype=torch.float64).flatten()
+        refuse_unless(
+            1 <= len(angles) <= MOST_VIEWS, "angles", len(angles), f"from 1 to {MOST_VIEWS} numbers"
+        )
+    return CT(size[0], angles, beam, detectors, pitch=pitch, axis=axis, source=source, detector=detector)
 
 
 def denoising(size: Size, channels: int = 1) -> Linear:
@@ -281,7 +304,7 @@ OPERATORS: dict[str, Entry] = {
     "jpeg": Entry(jpeg, real_only=True),
     "clipping": Entry(clipping, real_only=True),
     "phase-retrieval": Entry(phase_retrieval, real_only=True),
-    "ct": Entry(parallel_beam),
+    "ct": Entry(tomography),
     "denoising": Entry(denoising),
     "mri": Entry(fourier, True),
     "noncartesian": Entry(non_cartesian, True),
@@ -363,6 +386,11 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
         lambda v: isinstance(v, list | tuple) and all(map(is_whole, v)),
         "a list of whole numbers",
         "[32, 32]",
+    ),
+    "Sequence[float]": (
+        lambda v: isinstance(v, list | tuple) and all(map(TYPES["float"][0], v)),
+        "a list of numbers",
+        "[0.0, 7.5]",
     ),
     "Tensor": (
         lambda v: isinstance(v, Tensor) and v.numel() > 0 and bool(torch.isfinite(v).all()),

@@ -5,46 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 
-from operators import CT, SuperResolution
+from operators import SuperResolution
 from operators.masks import make_mask
 from operators.mri import MRI
 
 from ..errors import unknown
 from ..noise import Noise
 from .samplers import coils, product_cost, sampler_costs
+from .scans import ct_products
 from .solvers import solver_costs
-from .timing import Timed, interleaved
+from .timing import Comparison, Timed, interleaved, versus
 from .workers import worker_gain
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two times in seconds, ``ours`` and ``theirs``; ``ratio`` as ``meaning`` says, ``bar``: what it should be."""
-
-    name: str
-    ours: float
-    theirs: float
-    ratio: float
-    meaning: str
-    bar: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {1e3 * self.ours:.2f} ms against {1e3 * self.theirs:.2f} ms, "
-            f"{self.ratio:.2f} x ({self.meaning}; bar {self.bar})"
-        )
-
-
-def versus(name: str, ours: Timed, theirs: Timed, bar: str, repetitions: int) -> Comparison:
-    """Our time beside deepinv's."""
-    a, b = interleaved(ours, theirs, repetitions=repetitions)
-    return Comparison(name, a, b, b / a, "deepinv's time over ours", bar)
 
 
 def multicoil(repetitions: int) -> list[Comparison]:
@@ -80,23 +55,6 @@ def superresolution(repetitions: int) -> list[Comparison]:
         repetitions,
     )
     return [comparison]
-
-
-def ct_products(repetitions: int) -> list[Comparison]:
-    """A and its adjoint of CT."""
-    from deepinv.physics import Tomography
-
-    ours = CT(256, [float(a) for a in range(180)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = Tomography(angles=180, img_width=256, normalize=False)
-    x = torch.rand(1, 1, 256, 256)
-    y, z = ours.forward(x), theirs.A(x)
-    pairs = [
-        ("CT A, 256 x 256, 180 views", lambda: ours.forward(x), lambda: theirs.A(x)),
-        ("CT A^T, 256 x 256, 180 views", lambda: ours.adjoint(y), lambda: theirs.A_adjoint(z)),
-    ]
-    return [versus(name, a, b, "at least 10", max(3, repetitions // 4)) for name, a, b in pairs]
 
 
 def startup(repetitions: int) -> list[Comparison]:
