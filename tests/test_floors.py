@@ -148,6 +148,7 @@ def test_only_declared_edges_reach_deepinv():
                 eager |= set() if id(node) in lazy else {module}
     assert users == {
         "operators.physics", "operators.interop", "recon.benchmark.methods.peers", "recon.speed.run",
+    "recon.speed.scans",
         "recon.networks.checkpoints.deepinv",
     }  # fmt: skip
     assert not eager, "import it inside the function that needs it"

@@ -24,7 +24,7 @@ import recon.training.kspace
 from recon.cli import main
 from recon.errors import ConfigError, InputError, SamplingError
 from recon.training import make_training
-from recon.training.augment import random_crops, with_random_phase
+from recon.training.augment import random_crops, scaled_down, with_random_phase
 from recon.training.denoising import judges
 from recon.training.loop import compiling
 from recon.training.prior import PriorTraining, draw_sigma, train_prior
@@ -97,6 +97,34 @@ def test_what_is_kept_and_how_often_it_is_drawn(entry, kept):
     assert dict(zip(indices.tolist(), chance, strict=True)) == pytest.approx(kept)
 
 
+def test_a_block_of_slices_is_left_out():
+    assert chosen(ImageSet("x", skip=[1, 3]), 6, COLUMNS)[0].tolist() == [0, 3, 4, 5]
+    assert ImageSet("x", skip=(1, 3)).title == "x, without slices 1 to 2"
+
+
+def test_hounsfield_units_become_attenuation_over_that_of_water(folder):
+    stored = np.array([[0, 24, 1024], [1074, 2024, 4095]], np.uint16)  # padding, air, water; fat, bone, metal
+    np.savez(folder / "ct.npz", images=stored[None])
+    (image,) = load_sets(folder, [ImageSet("ct.npz", hounsfield=1024)], 99.5).images
+    expected = torch.tensor([[0.0, 0.0, 1.0], [1.05, 2.0, 4.071]])
+    torch.testing.assert_close(image[0], expected)
+    given = settings(folder, data=[{"file": "ct.npz", "hounsfield": 1024}], complex_images=False)
+    train_prior(make_training(given), log=quiet)
+    assert "1 + HU / 1000" in json.loads((folder / "out/tiny.json").read_text())["normalisation"]
+
+
+def test_a_real_image_that_is_scaled_down_keeps_its_range_and_mean():
+    image = torch.rand(1, 60, 80, generator=torch.Generator().manual_seed(0)) * 3
+    sizes = set()
+    for seed in range(20):
+        small = scaled_down(image, 1.0, 24, torch.Generator().manual_seed(seed))
+        sizes.add(small.shape[-1])
+        assert min(small.shape[-2:]) >= 24 and image.min() <= small.min() and small.max() <= image.max()
+        assert abs(small.mean() - image.mean()) < 0.03
+    assert len(sizes) > 5
+    assert scaled_down(image, 0.0, 24, torch.Generator()) is image
+
+
 def test_held_out_subjects_are_the_rest():
     share = 0.5
     parts = [chosen(ImageSet("x", hold_out=share, held_out=held), 6, COLUMNS)[0] for held in (False, True)]
@@ -140,6 +168,10 @@ REFUSED = {
     "share": ({"file": "set.npz", "hold_out": 1}, "below 1"),
     "held": ({"file": "set.npz", "held_out": True}, "beside hold_out"),
     "list": ({"file": "set.npz", "only": ["a"]}, "maps names"),
+    "block": ({"file": "set.npz", "skip": [3, 2]}, "first slice that is left out"),
+    "no block": ({"file": "set.npz", "skip": 3}, "first slice that is left out"),
+    "whole block": ({"file": "set.npz", "skip": [0, 6]}, "keeps no slice"),
+    "water": ({"file": "set.npz", "hounsfield": "1024"}, "stored value of 0 HU"),
     "level": ({"file": "set.npz", "sigma_from": 99}, "largest noise level"),
     "array": ({"file": "set.npz", "only": {"sourec": ["a"]}}, '"source"'),
     "value": ({"file": "set.npz", "without": {"source": ["aa"]}}, "No slice"),

@@ -121,6 +121,8 @@ def write_weights(
 
 def normalisation(config: Training) -> str:
     """The scale of the images, in words."""
+    if any(each.hounsfield is not None for each in config.sets):
+        return "attenuation over that of water, 1 + HU / 1000; air is 0"
     if config.percentile is None:
         return "values as they are; those of pictures from 0 to 1"
     return f"magnitude scaled so that its {config.percentile} percentile is 1"
