@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,15 @@ def test_a_disk_that_takes_nothing_is_done_without(disk, monkeypatch):
     assert op.CT(8, ANGLES).matrix.shape[0] > 0
     monkeypatch.setenv("RECON_CACHE", "off")
     assert cache.weights_folder() is None
+
+
+def test_angles_that_look_like_radians_are_said():
+    with pytest.warns(UserWarning, match="torch.rad2deg"):
+        op.CT(8, torch.linspace(0, math.pi, 30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        op.CT(8, torch.linspace(0, 180, 30))
+        op.CT(8, [0.0, 1.0, 2.0])
 
 
 @pytest.mark.parametrize(

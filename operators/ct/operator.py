@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,7 @@ from .product import Product
 from .stored import PADDING, csr, matrices, sparse_product
 
 MOST_STORED = 60_000_000  # weights, of about 16 bytes, that are stored at most
+MANY_VIEWS = 12  # of which a real scan has few within 2 pi degrees
 BACKENDS = ("auto", "stored", "gathered")
 
 
@@ -38,7 +40,8 @@ class CT(Linear):
     (1, views, rows, detectors); real. The weights are Joseph's (`joseph`). ``backend``: "stored" keeps ``A`` and
     ``A^T`` as sparse matrices, of 16 bytes a weight, on disk too (`cache`); images must then have the operator's dtype:
     convert it with ``.to``. "gathered" keeps nothing, and is compiled where a C++ compiler is there. "auto" stores up to
-    60 million weights of a plane. Raises `OperatorError` for a geometry that no scan has.
+    60 million weights of a plane. Raises `OperatorError` for a geometry that no scan has; warns of angles that look
+    like radians.
     """
 
     def __init__(
@@ -82,6 +85,12 @@ class CT(Linear):
         if detectors is None:
             detectors = math.ceil(reach * magnification / step) if step > 0 else 1
         self.angles = tuple(torch.as_tensor(angles, dtype=torch.float64).flatten().tolist())
+        if len(self.angles) >= MANY_VIEWS and max(map(abs, self.angles)) <= 2 * math.pi:
+            warnings.warn(
+                f"CT was given {len(self.angles)} angles within {max(self.angles) - min(self.angles):.2g} degrees. "
+                "If they are radians, convert them: torch.rad2deg(angles).",
+                stacklevel=2,
+            )
         self.geometry = ScanGeometry(
             geometry,
             size,
