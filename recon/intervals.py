@@ -18,6 +18,7 @@ RULE = (
     "their quantiles of type 6 at p and 1 - p, between two samples interpolated so that normal draws hold the level; "
     "else mean ± t((1 + level)/2, k - 1) std sqrt(1 + 1/k); at least 0"
 )
+RULE_OF_VALUES = RULE.replace("samples' magnitudes", "samples").removesuffix("; at least 0")
 NODES = 48  # of the quadrature, in each of two variables; twice as many move a rank by 2e-4 at most
 
 

@@ -38,6 +38,21 @@ class Argument:
         self.name, self.keywords = name, {"metavar": metavar, "help": help, **more}
 
 
+def span(kind: type) -> Any:
+    """What reads "first:last" as two numbers of this kind."""
+
+    def read(text: str) -> tuple[Any, Any]:
+        first, _, last = text.partition(":")
+        try:
+            return kind(first), kind(last)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f'"{text}" is not a first and a last number, such as 0:90'
+            ) from None
+
+    return read
+
+
 class Switch(Argument):
     """A flag without a value."""
 
@@ -156,6 +171,42 @@ LAYOUT_ARGUMENTS = (  # of `recon.io.checks.layout.Layout`
         nargs="+",
     ),
 )
+SCAN_ARGUMENTS = (  # of `recon.jobs.shared.scans.ScanChoice`
+    Argument("--views", "N", "use N of the views, evenly spread", type=int),
+    Argument("--arc", "A:B", "use the views from A to B degrees", type=span(float)),
+    Argument("--rows", "A:B", "use the slices from A to B - 1", type=span(int)),
+    Argument(
+        "--axis",
+        "D|auto",
+        "detector, from 0, that the rotation axis falls on; auto finds it (default: as the file says, else found)",
+    ),
+    Argument(
+        "--size", "N", "pixels a side of the image (default: what holds the object, at most 512)", type=int
+    ),
+    Argument(
+        "--pixel",
+        "L",
+        "side of a pixel, in the file's unit of length (default: what a detector sees)",
+        type=float,
+    ),
+    Argument(
+        "--water",
+        "MU",
+        "attenuation of water per the file's unit of length (default: the file's, else that of the object's bulk)",
+        type=float,
+    ),
+    Argument(
+        "--sigma",
+        "S",
+        "noise of a ray, in the units of the sinogram (default: from counts, else estimated)",
+        type=float,
+        dest="sigma_y",
+    ),
+    Switch("--radians", "the angles in the file are in radians", default=None),
+    Switch(
+        "--stripes", "take away what differs of a detector in all views: rings of the image", default=None
+    ),
+)
 SPREAD = "one machine or many"
 SPREAD_ARGUMENTS = (  # of `recon.runtime.cluster.Cluster`
     Argument(
@@ -222,17 +273,17 @@ COMMANDS = {
         ),
     ),
     "reconstruct": Command(
-        "reconstruct k-space files, with the uncertainty of each pixel",
+        "reconstruct k-space files or sinograms, with the uncertainty of each pixel",
         "show settings, files, masks, calls and memory, and do nothing",
         (
-            Argument("files", "FILE", "k-space files, or folders of them", nargs="+"),
+            Argument("files", "FILE", "k-space files or sinograms, or folders of them", nargs="+"),
             out_folder(OUT),
             OVERWRITE,
             CONFIG,
             Argument(
                 "--format",
                 "NAME",
-                "also write mean and std as nifti or dicom; may be repeated",
+                "also write mean and std as nifti, dicom or tiff; may be repeated",
                 action="append",
             ),
             Argument(
@@ -244,6 +295,7 @@ COMMANDS = {
             "coils": COILS_ARGUMENTS,
             "sensitivity maps": MAPS_ARGUMENTS,
             "files that lie otherwise than (slices, coils, H, W), centre in the middle": LAYOUT_ARGUMENTS,
+            "sinograms (default: all views, prior chest-ct, 20 steps, 8 samples)": SCAN_ARGUMENTS,
             **SAMPLING_ARGUMENTS,
             "hardware": (*DEVICE_ARGUMENTS, SLICES_TOGETHER),
             SPREAD: SPREAD_ARGUMENTS,

@@ -18,6 +18,8 @@ LIST_KINDS = ("operators", "samplers", "solvers", "priors", "masks")
 RECIPE_FLAGS = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets")
 LAYOUT_FLAGS = ("fftshift", "axes", "matrix")
 RUNTIME_FLAGS = ("device", "dtype", "compile", "chunk", "slices")
+KSPACE_FLAGS = ("accel", "mask", "center", "maps", "sets", "whiten", "coils", *LAYOUT_FLAGS)
+SCAN_FLAGS = ("views", "arc", "rows", "axis", "size", "pixel", "water", "radians", "stripes")
 
 
 def flags_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -93,7 +95,27 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_reconstruct(args: argparse.Namespace) -> int:
-    """Reconstruct k-space files."""
+    """Reconstruct k-space files, or sinograms."""
+    from ..jobs.shared.scans import tomography_inputs
+
+    sinograms = tomography_inputs(args.files)
+    others = [path for path in args.files if not any(belongs(one, Path(path)) for one in sinograms)]
+    flags = KSPACE_FLAGS if sinograms else (*SCAN_FLAGS, "sigma_y")
+    if sinograms and others:
+        raise ConfigError(
+            f"{sinograms[0]} holds sinograms, {others[0]} does not.",
+            "One command reconstructs files of one kind.",
+            "Reconstruct them one after the other.",
+        )
+    if foreign := flags_given(args, *flags):
+        name = {"sigma_y": "sigma"}.get(next(iter(foreign)), next(iter(foreign)))
+        raise ConfigError(
+            f"--{name} was given.",
+            f"It is for {'k-space, and the files hold sinograms' if sinograms else 'sinograms, and the files hold none'}.",
+            "Leave it out.",
+        )
+    if sinograms:
+        return reconstruct_scans(sinograms, args)
     return reconstruct_with(
         settings_of(
             args, *RECIPE_FLAGS, *RUNTIME_FLAGS, *LAYOUT_FLAGS, "accel", "center", "maps", "whiten", "coils"
@@ -114,6 +136,40 @@ def reconstruct_with(settings: Any, args: argparse.Namespace) -> int:
     )
     spread = {"cluster": cluster_of(args), "plugin": args.plugin} if "engine" in args else {}
     outcome = reconstruct(args.files, settings, args.out, **how(args), **written, **spread)
+    if outcome.fresh:
+        results = ", ".join(map(str, outcome.fresh))
+        print(f"Results: {results} (HDF5), with a picture of each slice beside them.")
+        print(f"Look at: {picture_path(outcome.fresh[0], 0)}")
+    return outcome.exit_code
+
+
+def belongs(file: Path, given: Path) -> bool:
+    """Whether a file is the one that was named, or lies in the folder that was."""
+    return file == given or file.parent == given
+
+
+def reconstruct_scans(files: list[Path], args: argparse.Namespace) -> int:
+    """Reconstruct sinograms, and say where to look."""
+    from ..io import picture_path
+    from ..jobs.shared.scans import settle_tomography
+    from ..jobs.tomography import reconstruct_sinograms
+    from ..registry.configuration import read_config
+
+    load(args)
+    if cluster_of(args) is not None:
+        raise ConfigError(
+            "--engine dask was given.",
+            "Sinograms are reconstructed here.",
+            "Leave it out, or give each process a file.",
+        )
+    recipe = [name for name in RECIPE_FLAGS if name != "sets"]
+    flags = flags_given(args, *recipe, *RUNTIME_FLAGS, *SCAN_FLAGS, "sigma_y")
+    settings = settle_tomography(read_config(args.config) if args.config else {}, flags)
+    if args.dry_run:
+        show(settings)
+    outcome = reconstruct_sinograms(
+        files, settings, args.out, **how(args), formats=args.format or (), dicom_template=args.dicom_template
+    )
     if outcome.fresh:
         results = ", ".join(map(str, outcome.fresh))
         print(f"Results: {results} (HDF5), with a picture of each slice beside them.")

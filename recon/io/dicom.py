@@ -15,6 +15,10 @@ from .stores import Geometry
 from .targets import fitting
 
 MR, SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7"
+LOWEST_HU, HU_WINDOW = (
+    -1024,
+    (40.0, 400.0),
+)  # the least value that is stored, and the usual window of soft tissue
 TOP = 65535  # the largest stored value
 SERIES = {"mean": 1, "std": 2}  # of the series, after a hundred times the template's
 
@@ -97,22 +101,34 @@ def dicom_paths(target: Path, name: str, slices: int) -> list[Path]:
 
 
 def dicom_bytes(
-    images: np.ndarray, geometry: Geometry | None, template: Any, name: str, source: str, about: str
+    images: np.ndarray,
+    geometry: Geometry | None,
+    template: Any,
+    name: str,
+    source: str,
+    about: str,
+    hounsfield: bool = False,
 ) -> list[bytes]:
     """The files of images (slices, h, w) >= 0, one series: values are ``slope * stored``, stored in 16 bits, one slope.
 
     ``name`` (mean or std) and ``source``, which stands for what the images were made of, give the new UIDs, so that the
     same run writes the same instances. With positions they are MR images with their place in the patient, in the template's
     frame of reference; without, secondary captures. The window is from 0 to the 99.9th percentile. ``about`` says how they
-    were made. Source: DICOM PS3.3, C.7 and C.8.3.
+    were made. With ``hounsfield`` images are of CT, in Hounsfield units, each stored to the unit; those of a std in the same
+    unit. Source: DICOM PS3.3, C.7, C.8.2 and C.8.3.
     """
     pydicom = pydicom_library()
     from pydicom.uid import generate_uid
 
-    placed = geometry is not None and geometry.positions is not None
+    placed = geometry is not None and geometry.positions is not None and not hounsfield
     series = series_dataset(template, name, source, about, placed)
-    slope = step_of(images)
+    slope, intercept = step_of(images), 0.0
     top = max(float(np.percentile(images, 99.9)), slope)
+    centre, width = top / 2, top
+    if hounsfield:
+        series.Modality, slope = "CT", 1.0
+        intercept = LOWEST_HU if name == "mean" else 0.0
+        centre, width = HU_WINDOW if name == "mean" else (top / 2, top)
     made = []
     for index, image in enumerate(images):
         one = pydicom.Dataset()
@@ -122,12 +138,13 @@ def dicom_bytes(
         one.Rows, one.Columns = image.shape
         one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
         one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
-        one.RescaleIntercept, one.RescaleSlope, one.RescaleType = "0", decimal(slope), "US"
-        one.WindowCenter, one.WindowWidth = decimal(top / 2), decimal(top)
+        one.RescaleIntercept, one.RescaleSlope = decimal(intercept), decimal(slope)
+        one.RescaleType = "HU" if hounsfield else "US"
+        one.WindowCenter, one.WindowWidth = decimal(centre), decimal(width)
         one.VOILUTFunction = "LINEAR_EXACT"  # a window narrower than 1
         if geometry is not None:
             place(one, geometry, index, image.shape)
-        stored = np.clip(np.round(image / slope), 0, TOP).astype("<u2")
+        stored = np.clip(np.round((image - intercept) / slope), 0, TOP).astype("<u2")
         one.add_new("PixelData", "OW", stored.tobytes())
         made.append(file_of(one))
     return made

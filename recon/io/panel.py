@@ -35,15 +35,16 @@ def save_panel(
     reference: Tensor | np.ndarray | None = None,
     scale: float = 1.0,
     caption: str = "",
+    without: str = "zero-filled",
 ) -> Path:
-    """Write the panel of one slice: images (h, w) of the same units, complex ones as magnitudes.
+    """Write the panel of one slice: images (h, w) of the same units, complex ones as magnitudes; ``without``: what the first is.
 
     Gray tiles share one window, 0 to the 99.5th percentile of the reference (of the reconstruction
     without a reference). The error is ``|scale * reconstruction - reference|``, shown five times as
     bright; ``std`` has its own window. Every pixel is drawn as a square of whole screen pixels.
     The file appears whole or not at all. Raises `OutputError` where it cannot be written.
     """
-    figure = draw(tiles_of(zero_filled, reconstruction, std, reference, scale), caption)
+    figure = draw(tiles_of(zero_filled, reconstruction, std, reference, scale, without), caption)
     path = Path(path)
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=DPI, facecolor=PAPER))
     return path
@@ -55,13 +56,14 @@ def tiles_of(
     std: Tensor | np.ndarray | None,
     reference: Tensor | np.ndarray | None,
     scale: float,
+    without: str = "zero-filled",
 ) -> list[Tile]:
     """The tiles of a slice with their windows."""
     zero_filled, image = absolute(zero_filled), absolute(reconstruction)
     truth = None if reference is None else absolute(reference)
     top = window(image * scale if truth is None else truth)
     tiles = [
-        Tile("zero-filled", zero_filled * scale, top),
+        Tile(without, zero_filled * scale, top),
         Tile("reconstruction", image * scale, top),
     ]
     if truth is not None:

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError, OutputError
-from ..intervals import LEVEL, RULE
+from ..intervals import LEVEL, RULE, RULE_OF_VALUES
 from .lock import WriteLock
 from .stores.fastmri import datasets
 from .targets import fitting
@@ -31,11 +31,12 @@ STRUCTURE = 2**16  # bytes that HDF5 needs beside the arrays, and more
 VERSIONED = ("recon", "torch", "deepinv", "numpy", "h5py")
 
 MEANING = {
-    "reconstruction": "magnitude of the mean of the samples, in the units of the k-space file",
-    "std": "standard deviation of the samples, in the units of the k-space file; NaN of one sample",
-    "interval": "low and high end of the credible interval, in the units of the k-space file; NaN of one sample",
-    "samples": "posterior samples, complex, in the units of the k-space file",
-    "zero_filled": "image of the measured k-space without a prior, in the units of the k-space file",
+    "reconstruction": "{mean} of the samples, in {unit}",
+    "std": "standard deviation of the samples, in {unit}; NaN of one sample",
+    "interval": "low and high end of the credible interval, in {unit}; NaN of one sample",
+    "samples": "posterior samples, {kind}, in {unit}",
+    "zero_filled": "image of the measured k-space without a prior, in {unit}",
+    "fbp": "filtered back-projection of the sinogram, in {unit}",
     "residual": "median over the samples of |A x - y| per measured number, in units of the noise: near 1 where all is right",
     "mask": "true where k-space was used",
     "finished": "true where the slice is done",
@@ -43,10 +44,33 @@ MEANING = {
 
 
 @dataclass(frozen=True)
-class SavedResult:
-    """A result in memory: images (slices, h, w) float32 in the units of the k-space file.
+class Images:
+    """What the images of a result are: their ``unit`` in words, whether they are ``real``, and which is made ``without`` a prior."""
 
-    ``samples`` (slices, S, h, w) complex64 are read only if asked for. ``interval`` (slices, 2, h, w) holds
+    unit: str = "the units of the k-space file"
+    real: bool = False
+    without: str = "zero_filled"
+
+    @property
+    def meaning(self) -> dict[str, str]:
+        """What each array of the file holds."""
+        words = {
+            "unit": self.unit,
+            "kind": "real" if self.real else "complex",
+            "mean": "mean" if self.real else "magnitude of the mean",
+        }
+        return {name: text.format(**words) for name, text in MEANING.items()}
+
+
+OF_KSPACE = Images()
+
+
+@dataclass(frozen=True)
+class SavedResult:
+    """A result in memory: images (slices, h, w) float32 in the units of the k-space file, or of the sinogram.
+
+    ``samples`` (slices, S, h, w), complex64 of k-space, float32 of sinograms, are read only if asked for. ``zero_filled``
+    is the image without a prior of k-space, ``fbp`` that of sinograms, the other is None. ``interval`` (slices, 2, h, w) holds
     the low and high ends of the 90 % interval, ``residual`` (slices,) how far the samples are from the
     measurements in units of the noise; both are None in files of older versions. ``scores`` has one value
     per slice for each metric, NaN without a reference; ``conventions`` says how each is defined.
@@ -57,7 +81,8 @@ class SavedResult:
     std: np.ndarray
     interval: np.ndarray | None
     residual: np.ndarray | None
-    zero_filled: np.ndarray
+    zero_filled: np.ndarray | None
+    fbp: np.ndarray | None
     samples: np.ndarray | None
     mask: np.ndarray | None
     config: dict[str, Any]
@@ -161,8 +186,9 @@ class ResultWriter:
         scores: Mapping[str, str] | None = None,
         attrs: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        images: Images = OF_KSPACE,
     ):
-        self.path, self.part = Path(path), part_of(Path(path))
+        self.path, self.part, self.images = Path(path), part_of(Path(path)), images
         shape = (slices, samples, *size)
         with writing(self.part):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +223,8 @@ class ResultWriter:
         """A new file with everything in it but the slices."""
         slices, samples, height, width = shape
         described = json.dumps(config, indent=2, sort_keys=True, default=str)
-        arrays = 4 * slices * height * width * (5 + 2 * samples) + height * width
+        each = 1 if self.images.real else 2
+        arrays = 4 * slices * height * width * (5 + each * samples) + height * width
         reserve(
             self.part, arrays + len(described) + STRUCTURE + 256 * slices
         )  # scores, and whether it is finished
@@ -208,8 +235,8 @@ class ResultWriter:
                 ("reconstruction", (slices, height, width), np.float32),
                 ("std", (slices, height, width), np.float32),
                 ("interval", (slices, 2, height, width), np.float32),
-                ("zero_filled", (slices, height, width), np.float32),
-                ("samples", shape, np.complex64),
+                (self.images.without, (slices, height, width), np.float32),
+                ("samples", shape, np.float32 if self.images.real else np.complex64),
             ):
                 allocate(file, name, size, kind, np.nan)
             allocate(file, "residual", (slices,), np.float64, np.nan)
@@ -221,10 +248,10 @@ class ResultWriter:
             for name, convention in scores.items():
                 allocate(group, name, (slices,), np.float64, np.nan)
                 group[name].attrs["convention"] = convention
-            for name, meaning in MEANING.items():
+            for name, meaning in self.images.meaning.items():
                 if name in file:
                     file[name].attrs["meaning"] = meaning
-            file["interval"].attrs.update(level=LEVEL, method=RULE)
+            file["interval"].attrs.update(level=LEVEL, method=RULE_OF_VALUES if self.images.real else RULE)
             for name, value in attrs.items():
                 file.attrs[name] = value
             file.attrs.update(
@@ -278,20 +305,23 @@ class ResultWriter:
         *,
         mean: Tensor,
         samples: Tensor,
-        zero_filled: Tensor,
+        zero_filled: Tensor | None = None,
+        fbp: Tensor | None = None,
         std: Tensor | None = None,
         interval: Tensor | None = None,
         residual: float = math.nan,
         scores: Mapping[str, SupportsFloat] | None = None,
     ) -> None:
-        """Write slice ``index``: ``mean``, ``zero_filled`` and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
+        """Write slice ``index``: ``mean``, ``zero_filled`` or ``fbp``, and ``std`` (h, w), ``interval`` (2, h, w), ``samples`` (S, h, w).
 
         ``residual``: `SavedResult.residual` of the slice. The slice counts as finished only once everything else of it is in the file. Raises `OutputError`.
         """
         file = self._file
         with writing(self.part):
-            file["reconstruction"][index] = host(mean.abs())
-            file["zero_filled"][index] = host(zero_filled.abs())
+            file["reconstruction"][index] = host(mean if self.images.real else mean.abs())
+            without = zero_filled if fbp is None else fbp
+            if without is not None:
+                file[self.images.without][index] = host(without if self.images.real else without.abs())
             file["samples"][index] = host(samples)
             if std is not None:
                 file["std"][index] = host(std)
@@ -386,7 +416,8 @@ def read_result(path: str | Path, samples: bool = False) -> SavedResult:
             std=file["std"][()],
             interval=file["interval"][()] if "interval" in file else None,
             residual=file["residual"][()] if "residual" in file else None,
-            zero_filled=file["zero_filled"][()],
+            zero_filled=file["zero_filled"][()] if "zero_filled" in file else None,
+            fbp=file["fbp"][()] if "fbp" in file else None,
             samples=file["samples"][()] if samples else None,
             mask=file["mask"][()] if "mask" in file else None,
             config=json.loads(file["config"][()]),

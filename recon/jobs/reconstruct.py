@@ -30,7 +30,7 @@ from ..metrics import CONVENTIONS, Score, scores
 from ..mri import SliceResult
 from ..registry.plugins import load_plugin
 from ..runtime.cluster import Cluster, on_worker, own_device
-from .shared.exports import Exports, make_exports
+from .shared.exports import Exportable, Exports, make_exports
 from .shared.guard import doubt_of
 from .shared.planning import PlannedFile, kspace_files, noted_lines, plan_file, plan_in_words
 from .shared.settings import Settings, prepared_prior
@@ -116,15 +116,22 @@ def plan_files(
                 file, found = look(path, settings.layout)
                 plan = plan_file(file, found, target, settings, prior)
                 refuse_overwriting((picture_path(target, index) for index in range(file.slices)), reads)
-                refuse_overwriting(exports.paths(plan, settings), reads)
+                refuse_overwriting(exports.paths(exported(plan, settings)), reads)
                 refuse_busy(target)
                 plan = replace(plan, done=is_done(target, plan.config, plan.source, overwrite))
-                exports.refuse_existing(plan, settings, overwrite)
+                exports.refuse_existing(exported(plan, settings), overwrite)
                 plans.append(plan)
             except Exception as error:
                 failed(path, error)
             bar.update()
     return plans
+
+
+def exported(plan: PlannedFile, settings: Settings) -> Exportable:
+    """What other files of the result of ``plan`` are made of; one sample has no std."""
+    file, images = plan.file, ("mean", "std") if settings.recipe.samples > 1 else ("mean",)
+    unit = "the units of the k-space file"
+    return Exportable(plan.target, file.slices, file.crop, images, file.geometry, unit, plan.done)
 
 
 # --- the work --------------------------------------------------------------------------------------------
@@ -142,7 +149,7 @@ def reconstruct_files(
     """Reconstruct what is planned, a file at a time, under one bar; ``outcome`` is kept up to date."""
 
     def export(plan: PlannedFile) -> None:
-        for path in exports.write(plan, settings, overwrite):
+        for path in exports.write(exported(plan, settings), overwrite):
             say(f"Written: {path}")
 
     for plan in plans:

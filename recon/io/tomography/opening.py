@@ -33,7 +33,7 @@ def is_tomography(path: str | Path) -> bool:
             return False
         entries = store.entries()
         return is_lodopab(entries) or is_exchange(entries) or is_plain(entries)
-    except ReconError:
+    except (ReconError, OSError):
         return False
 
 
