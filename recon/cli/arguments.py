@@ -295,7 +295,7 @@ COMMANDS = {
             "coils": COILS_ARGUMENTS,
             "sensitivity maps": MAPS_ARGUMENTS,
             "files that lie otherwise than (slices, coils, H, W), centre in the middle": LAYOUT_ARGUMENTS,
-            "sinograms (default: all views, prior chest-ct, 20 steps, 8 samples)": SCAN_ARGUMENTS,
+            "sinograms (default: all views, prior chest-ct, 40 steps, 8 samples)": SCAN_ARGUMENTS,
             **SAMPLING_ARGUMENTS,
             "hardware": (*DEVICE_ARGUMENTS, SLICES_TOGETHER),
             SPREAD: SPREAD_ARGUMENTS,

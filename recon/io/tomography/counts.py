@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import InputError
 
+BLOCK = 64  # views that are corrected together, in float64
 FEW = 1e-3  # share of rays, from where those that were mended are worth a warning
 LEAST_FRAMES = 3  # flat fields, to tell noise from drift
 
@@ -45,14 +46,15 @@ def corrected(raw: np.ndarray, flat: np.ndarray, dark: np.ndarray | None) -> Cor
             "Check which is which.",
         )
     each, electronics = gain(flat, offset), float(dark.var(0, ddof=1).mean()) if len(dark) > 1 else 0.0
-    counts = raw - offset
-    dim = (counts < each) & alive
-    counts = np.maximum(counts, each)
     light = np.where(alive, light, 1.0)
-    data = -np.log(counts / light)
-    variance = (each * counts + electronics) / counts**2
-    variance += (each * light + electronics) / (len(flat) * light**2)
-    std = np.sqrt(variance)
+    of_light = (each * light + electronics) / (len(flat) * light**2)
+    data, std, dim = np.empty(raw.shape, np.float32), np.empty(raw.shape, np.float32), 0
+    for start in range(0, len(raw), BLOCK):
+        counts = raw[start : start + BLOCK] - offset
+        dim += int(((counts < each) & alive).sum())
+        counts = np.maximum(counts, each)
+        data[start : start + BLOCK] = -np.log(counts / light)
+        std[start : start + BLOCK] = np.sqrt((each * counts + electronics) / counts**2 + of_light)
     if not alive.all():
         data = mended(data, alive)
         std[:, ~alive] = np.inf
@@ -60,12 +62,14 @@ def corrected(raw: np.ndarray, flat: np.ndarray, dark: np.ndarray | None) -> Cor
         f"flat and dark fields corrected, {1 / each:.3g} photons a count: noise of each ray from its counts"
     ]
     warnings = []
-    if dim.any():
-        text = f"{int(dim.sum())} counts ({100 * dim.mean():.2g} %) are not above the dark field: taken as one photon"
-        (warnings if dim.mean() > FEW else said).append(text)
+    if dim:
+        text = (
+            f"{dim} counts ({100 * dim / raw.size:.2g} %) are not above the dark field: taken as one photon"
+        )
+        (warnings if dim > FEW * raw.size else said).append(text)
     if not alive.all():
         warnings.append(f"{int((~alive).sum())} detectors see no light in the flat field: they are left out")
-    return Corrected(data.astype(np.float32), std.astype(np.float32), tuple(said), tuple(warnings))
+    return Corrected(data, std, tuple(said), tuple(warnings))
 
 
 def refuse_counts(name: str, counts: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ COUNTS = ("raw", "flat", "dark")
 EXCHANGE = {"raw": "exchange/data", "flat": "exchange/data_white", "dark": "exchange/data_dark"}
 EXCHANGE_ANGLES = "exchange/theta"
 
+RAY_BYTES = 24  # a ray takes at the peak: its counts, its integral, its noise, and copies of these
+DXCHANGE = "DXchange HDF5"
 LODOPAB = "LoDoPaB HDF5"
 LODOPAB_RAYS = (1000, 513)  # views and detectors of an observation
 LODOPAB_WIDTH, LODOPAB_SIZE = 0.26, 362  # metres and pixels of an image's side
@@ -59,11 +62,23 @@ def described(entries: Mapping[str, ArrayInfo]) -> tuple[str, ...]:
     return tuple(f"{name} {info.shape} {info.dtype}" for name, info in entries.items())
 
 
+def refuse_too_many(path: Path, shape: Iterable[int]) -> None:
+    """Raise `InputError` for more rays than the memory holds."""
+    needed, there = RAY_BYTES * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there > 0:
+        raise InputError(
+            f"{path} does not fit into memory.",
+            f"Its rays need about {needed / 2**30:.0f} GiB, {there / 2**30:.0f} are there.",
+            "Read a part of its slices with --rows A:B.",
+        )
+
+
 def from_arrays(store: Store) -> Sinogram:
     """The layout of our own, in npz or HDF5; see `recon.io.tomography`. Raises `InputError`."""
     entries, path = store.entries(), store.path
     name, turns = named(entries, SINOGRAM), named(entries, ANGLES)
     assert turns is not None
+    refuse_too_many(path, entries[name or "raw"].shape)
     block = geometry_block(store, entries)
     counts = {part: numbers(store, part) for part in COUNTS if part in entries}
     told = None
@@ -132,7 +147,7 @@ def numbers(store: Store, name: str) -> np.ndarray:
         raise InputError(
             f"{store.path}: {name} is {array.dtype}.", "It holds real numbers.", "Store it as float32."
         )
-    return array.astype(np.float64) if array.dtype.kind != "f" else array
+    return array
 
 
 def rows_of(raw: np.ndarray, path: Path) -> np.ndarray:
@@ -165,8 +180,35 @@ def geometry_block(store: Store, entries: Mapping[str, ArrayInfo]) -> dict[str, 
     return attributes
 
 
-def from_lodopab(store: Store) -> Sinogram:
-    """Observations (slices, 1000, 513) of LoDoPaB-CT, whose geometry and scale are as published.
+def rows_in(store: Store, name: str, rows: tuple[int, int] | None, axis: int) -> np.ndarray:
+    """The part ``rows`` along ``axis`` of an array of three axes in an HDF5 file, None for all.
+
+    Raises `InputError` for other shapes, for rows that it does not have, and for more than the memory holds.
+    """
+    with store.reading(), h5py.File(store.path, "r") as file:
+        data = dataset_in(file, name, store.path)
+        if data.ndim != 3 or data.dtype.kind not in "fiu":
+            raise InputError(
+                f"{store.path}: {name} is {data.dtype} of shape {data.shape}.",
+                "It holds real numbers, and three axes.",
+                "Check the file.",
+            )
+        first, last = rows or (0, data.shape[axis])
+        if not 0 <= first < last <= data.shape[axis]:
+            raise InputError(
+                f"{store.path}: slices {first} to {last} were asked for.",
+                f"It has {data.shape[axis]}.",
+                "Use --rows within them.",
+            )
+        shape = [*data.shape]
+        shape[axis] = last - first
+        refuse_too_many(store.path, shape)
+        part = (slice(first, last),) if axis == 0 else (slice(None), slice(first, last))
+        return np.asarray(data[part])
+
+
+def from_lodopab(store: Store, rows: tuple[int, int] | None = None) -> Sinogram:
+    """Observations (slices, 1000, 513) of LoDoPaB-CT, or ``rows`` of them, whose geometry and scale are as published.
 
     Parallel beam, 1000 views over half a turn, 513 detectors along the diagonal of images of 26 cm and 362 pixels a
     side. ``observation * 81.35858 = -log(counts / 4096)``: images are attenuation over that of 81.35858 / m, in which
@@ -174,7 +216,7 @@ def from_lodopab(store: Store) -> Sinogram:
     Source: Leuschner et al., Scientific Data 8, 109 (2021).
     """
     entries = store.entries()
-    data = numbers(store, "data").astype(np.float32)
+    data = rows_in(store, "data", rows, 0).astype(np.float32)
     views, detectors = LODOPAB_RAYS
     angles = (np.arange(views) + 0.5) * (180.0 / views) - 90.0
     pitch = math.sqrt(2) * LODOPAB_WIDTH / detectors
@@ -217,18 +259,10 @@ def from_exchange(store: Store, rows: tuple[int, int] | None = None) -> Sinogram
             "Transmission is the ratio of counts to it.",
             "Store the flat fields.",
         )
-    frames = {}
-    with store.reading(), h5py.File(path, "r") as file:
-        for part, name in EXCHANGE.items():
-            if name in entries:
-                data = dataset_in(file, name, path)
-                if data.ndim != 3:
-                    raise InputError(
-                        f"{path}: {name} is of shape {data.shape}.", "It is (frames, rows, detectors)."
-                    )
-                frames[part] = np.asarray(data[:, slice(*(rows or (None,)))], np.float64)
-        turns, units = None, ""
-        if EXCHANGE_ANGLES in entries:
+    frames = {part: rows_in(store, name, rows, 1) for part, name in EXCHANGE.items() if name in entries}
+    turns, units = None, ""
+    if EXCHANGE_ANGLES in entries:
+        with store.reading(), h5py.File(path, "r") as file:
             theta = dataset_in(file, EXCHANGE_ANGLES, path)
             turns, units = np.asarray(theta[()]), str(plain_value(theta.attrs.get("units", "")))
     told = corrected(frames["raw"], frames["flat"], frames.get("dark"))
@@ -242,5 +276,5 @@ def from_exchange(store: Store, rows: tuple[int, int] | None = None) -> Sinogram
         turns = np.rad2deg(turns)
     std = np.ascontiguousarray(told.std.transpose(1, 0, 2))
     return Sinogram(
-        path, "DXchange HDF5", data, turns, Beam(), std, None, tuple(said), told.warnings, described(entries)
+        path, DXCHANGE, data, turns, Beam(), std, None, tuple(said), told.warnings, described(entries)
     )

@@ -12,7 +12,16 @@ from ...errors import ConfigError, InputError, ReconError
 from ..stores import HDF5Store, NpzStore, Store, open_store
 from .centre import rotation_centre
 from .checks import checked, refuse_rays
-from .layouts import LODOPAB, from_arrays, from_exchange, from_lodopab, is_exchange, is_lodopab, is_plain
+from .layouts import (
+    DXCHANGE,
+    LODOPAB,
+    from_arrays,
+    from_exchange,
+    from_lodopab,
+    is_exchange,
+    is_lodopab,
+    is_plain,
+)
 from .sinogram import Sinogram
 from .stacks import from_stack, is_stack
 
@@ -56,7 +65,7 @@ def open_sinogram(
     else:
         store = open_store(path, "kspace")
         found = from_store(store, rows)
-    if rows is not None and not found.format.startswith("DXchange"):
+    if rows is not None and found.format not in (DXCHANGE, LODOPAB):  # of which no more was read
         found = found.part(*rows)
     if radians:
         found = replace(found, angles=np.rad2deg(found.angles))
@@ -69,7 +78,7 @@ def from_store(store: Store, rows: tuple[int, int] | None) -> Sinogram:
     """The sinograms of a file of arrays, by the names of these; raises `InputError` for one that holds none."""
     entries = store.entries()
     if is_lodopab(entries):
-        return from_lodopab(store)
+        return from_lodopab(store, rows)
     if is_exchange(entries):
         return from_exchange(store, rows)
     if is_plain(entries):

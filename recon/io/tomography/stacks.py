@@ -70,7 +70,7 @@ def from_stack(path: Path) -> Sinogram:
     said, warnings, std = list(unused), (), None
     if "flat" in frames:
         raw = stack if pages == "projections" else stack.transpose(1, 0, 2)
-        told = corrected(raw.astype(np.float64), frames["flat"], frames.get("dark"))
+        told = corrected(raw, frames["flat"], frames.get("dark"))
         data, std, warnings = told.data, told.std, told.warnings
         said += told.said
     else:

@@ -28,7 +28,7 @@ from ...runtime.runtime import Runtime
 from ...sampling import noise_levels
 from .tomograms import bulk_attenuation, operator_of, rays_of
 
-TOMOGRAPHY: dict[str, Any] = {"start": "noise", "prior": "chest-ct", "steps": 20, "samples": 8}
+TOMOGRAPHY: dict[str, Any] = {"start": "noise", "prior": "chest-ct", "steps": 40, "samples": 8}
 """Of `Recipe`, for sinograms."""
 TOMOGRAPHY_RUNTIME: dict[str, Any] = {"dtype": "auto"}
 MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
