@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import InputError
 
-BLOCK = 64  # views that are corrected together, in float64
+VIEWS_TOGETHER = 64  # views that are corrected together, in float64
 FEW = 1e-3  # share of rays, from where those that were mended are worth a warning
 LEAST_FRAMES = 3  # flat fields, to tell noise from drift
 
@@ -49,12 +49,12 @@ def corrected(raw: np.ndarray, flat: np.ndarray, dark: np.ndarray | None) -> Cor
     light = np.where(alive, light, 1.0)
     of_light = (each * light + electronics) / (len(flat) * light**2)
     data, std, dim = np.empty(raw.shape, np.float32), np.empty(raw.shape, np.float32), 0
-    for start in range(0, len(raw), BLOCK):
-        counts = raw[start : start + BLOCK] - offset
+    for start in range(0, len(raw), VIEWS_TOGETHER):
+        counts = raw[start : start + VIEWS_TOGETHER] - offset
         dim += int(((counts < each) & alive).sum())
         counts = np.maximum(counts, each)
-        data[start : start + BLOCK] = -np.log(counts / light)
-        std[start : start + BLOCK] = np.sqrt((each * counts + electronics) / counts**2 + of_light)
+        data[start : start + VIEWS_TOGETHER] = -np.log(counts / light)
+        std[start : start + VIEWS_TOGETHER] = np.sqrt((each * counts + electronics) / counts**2 + of_light)
     if not alive.all():
         data = mended(data, alive)
         std[:, ~alive] = np.inf
