@@ -22,8 +22,9 @@ from ..io import (
     save_panel,
 )
 from ..io.lock import refuse_busy
+from ..io.orthogonal import save_volume, volume_paths
 from ..io.outcome import Failure, Outcome
-from ..io.results import Images, part_of
+from ..io.results import Images, part_of, read_result
 from ..metrics import CONVENTIONS, Score, scores
 from ..registry.recipe import build
 from .shared.exports import Exportable, Exports, make_exports
@@ -78,7 +79,8 @@ def reconstruct_sinograms(
         for path, target in zip(inputs, targets, strict=True):
             try:
                 plan = plan_scan(path, target, settings, prior)
-                refuse_overwriting((picture_path(target, index) for index in range(plan.slices)), reads)
+                pictures = [picture_path(target, index) for index in range(plan.slices)]
+                refuse_overwriting([*pictures, *volume_paths(target, plan.slices)], reads)
                 refuse_busy(target)
                 plan = replace(plan, done=is_done(target, plan.config, plan.source, overwrite))
                 refuse_overwriting(exports.paths(exported_images(plan, settings)), reads)
@@ -192,11 +194,15 @@ def reconstruct_one(
                     reference = None if references is None else references.slice(index)
                     peak = 1.0 if references is None else references.peak
                     finish_tomogram(plan, index, tomogram, place, reference, peak, writer, say)
-            writer.finish()
+            made = writer.finish()
         except Exception:
             if not any(writer.finished):
                 writer.discard()
             raise
+    if volume_paths(plan.target, plan.slices):
+        result = read_result(made)
+        for path in save_volume(made, result.reconstruction, result.std):
+            say(f"Written: {path}")
 
 
 def batches_of(plan: PlannedScan, todo: Sequence[int], settings: TomographySettings) -> list[list[int]]:
