@@ -28,6 +28,7 @@ from .noncartesian import NonCartesianMRI, density_compensation, radial_trajecto
 from .per_image import PerImage
 from .physics import to_deepinv
 from .pixels import Inpainting, SuperResolution
+from .stacked import Stacked
 from .whitened import Whitened, whitened
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "PerImage",
     "PhaseRetrieval",
     "PoissonDeviance",
+    "Stacked",
     "Whitened",
     "whitened",
     "Scale",

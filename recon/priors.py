@@ -72,7 +72,7 @@ class About:
     ``complex_images``: whether its images are complex, which a card says too, and goes first. ``module``: the
     network, to be moved to a device. ``degraded`` (B, *domain): the images it restores one by one, where it does.
     ``start(noise, sigma, denoise) -> (x, sigma)``: a start of its own in the place of pure noise. ``space``: where
-    its walk is, if not among the images.
+    its walk is, if not among the images. ``volumes``: whether it is a denoiser of volumes (C, D, H, W).
     """
 
     sigma_min: float | None = None
@@ -85,6 +85,7 @@ class About:
     degraded: Tensor | None = None
     start: Callable[..., tuple[Tensor, float]] | None = None
     space: Space = field(default_factory=Space)
+    volumes: bool = False
 
     @property
     def channels(self) -> int:
@@ -117,6 +118,7 @@ def about(prior: Any) -> About:
     return About(**said)
 
 
+SLICES_IN_NETWORK = 32
 TAKEN_OVER = ("sigma_min", "sigma_max", "data_var", "card", "complex_images")
 
 
@@ -285,16 +287,26 @@ def as_complex(prior, channels: int = 2) -> Prior:
     return Prior(denoise, of=prior, complex_images=True)
 
 
-def slicewise(prior) -> Prior:
-    """A 2-D denoiser on volumes (rows, C, D, H, W): the slices of D become rows around the network."""
+def slicewise(prior, together: int = SLICES_IN_NETWORK) -> Prior:
+    """A 2-D denoiser on volumes (rows, C, D, H, W): the slices of D become rows around the network.
+
+    At most ``together`` slices are in the network at a time, so that its memory does not grow with the volume.
+    """
+    denoise_slices = in_chunks(prior, together)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         rows, channels, depth, height, width = x.shape
         slices = x.movedim(2, 1).reshape(rows * depth, channels, height, width)
-        clean = prior(slices, sigma).reshape(rows, depth, channels, height, width)
+        clean = denoise_slices(slices, sigma).reshape(rows, depth, channels, height, width)
         return clean.movedim(1, 2)
 
-    return Prior(denoise, of=prior)
+    return Prior(denoise, of=prior, volumes=True)
+
+
+def for_images(prior, domain: Sequence[int]):
+    """``prior`` as it is, or slice by slice on volumes (C, D, H, W) where it is a network of 2-D images, which has a card."""
+    known = about(prior)
+    return slicewise(prior) if len(domain) == 4 and known.card and not known.volumes else prior
 
 
 def chunked(prior, rows: int) -> Prior:

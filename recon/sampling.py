@@ -17,7 +17,7 @@ from .noise import Noise
 from .pairing import refuse_pair
 from .posteriors import Posterior
 from .posteriors.usual import FORMS_OF_A_SAMPLER, PAPER, Usual
-from .priors import about
+from .priors import about, for_images
 from .problem import Problem, refuse_no_numbers, working_dtype
 from .registry.objects import make_grid, make_sampler, make_solver, usual_of
 from .registry.recipe import Recipe, build
@@ -69,7 +69,7 @@ def sample(
 ) -> Result:
     """Draw ``samples`` images a measurement from p(x0 | y), all rows in one batch.
 
-    ``prior``: a `recon.priors.Denoiser`. ``posterior``: a sampler by name, with ``options`` of its constructor; or as an
+    ``prior``: a `recon.priors.Denoiser`; a network of images denoises volumes slice by slice. ``posterior``: a sampler by name, with ``options`` of its constructor; or as an
     object, which is not changed, built with this prior or with none (one of another prior is refused), of this
     problem or any.
 
@@ -101,7 +101,7 @@ def sample(
     else:
         solver = make_solver(solver) if isinstance(solver, str) else as_solver(solver)
     rows = problem.precomputed().repeated(samples)
-    counted = Counted(prior)
+    counted = Counted(for_images(prior, problem.A.domain))
     if isinstance(posterior, str):
         sampler = make_sampler(posterior, counted, rows, {**usual.options, **(options or {})})
     else:

@@ -54,6 +54,9 @@ OPERATORS: dict[str, Callable[[], op.Linear]] = {
     "ct, gathered": lambda: op.CT(6, [0.0, 17.0, 45.0], axis=3.2, backend="gathered"),
     "ct, fan": lambda: op.CT(6, [0.0, 77.0, 200.0], "fan", source=9.0, detector=14.0).to(torch.float64),
     "ct, cone": lambda: op.CT(4, [0.0, 77.0], "cone", source=7.0, detector=11.0, slices=2, rows=3),
+    "stacked ct": lambda: op.Stacked(op.CT(4, [0.0, 50.0]), 3, together=4).to(torch.float64),
+    "stacked mri": lambda: op.Stacked([op.MRI(_mask(4, 3), _maps(d, 4, 3)) for d in (2, 2)]),
+    "stacked pixels": lambda: op.Stacked([op.Inpainting(_mask(2, 4, 3)[d : d + 1]) for d in (0, 1)]),
     "mri": lambda: op.MRI(_mask(4, 6)),
     "mri, odd size": lambda: op.MRI(_mask(5, 3)),
     "mri, columns": lambda: op.MRI(_mask(7), shape=(4, 7)),
@@ -533,6 +536,8 @@ POSTERIORS: dict[str, PosteriorRow] = {
             prior, problem, steps=8, keep="state", tol=0.0, variance="local"
         ),
     ),
+    "dds-3d": PosteriorRow("dds-3d", posteriors.DDS3D),
+    "mbir": PosteriorRow("mbir", posteriors.MBIR),
     "dps": PosteriorRow("dps", posteriors.DPS),
     "dps, recipe": PosteriorRow(
         "dps", lambda prior, problem: posteriors.DPS(prior, problem, **posteriors.DPS.usual.options)

@@ -8,10 +8,12 @@ from .daps import DAPS
 from .ddnm import DDNM
 from .ddrm import DDRM
 from .dds import DDS, constant, matched
+from .dds3d import DDS3D
 from .diffpir import DiffPIR
 from .dps import DPS, MCG, variance_preserving
 from .ensemble.ensemble import Ensemble
 from .ensemble.smc import SMC
+from .mbir import MBIR
 from .pigdm import MMPS, PiGDM
 from .reddiff import REDDiff
 from .stsl import STSL
@@ -19,6 +21,8 @@ from .stsl import STSL
 POSTERIORS = {
     "prior": Posterior,
     "dds": DDS,
+    "dds-3d": DDS3D,
+    "mbir": MBIR,
     "dps": DPS,
     "mcg": MCG,
     "pigdm": PiGDM,
@@ -38,8 +42,10 @@ __all__ = [
     "DDNM",
     "DDRM",
     "DDS",
+    "DDS3D",
     "DPS",
     "DiffPIR",
+    "MBIR",
     "MCG",
     "MMPS",
     "PiGDM",

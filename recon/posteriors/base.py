@@ -35,6 +35,7 @@ class Posterior:
     own_start = False  # whether `start` replaces the state it is given, so that any other start is lost
     needs_problem = False
     linear_only = False
+    of_volumes = False  # whether it is made for volumes (C, D, H, W), and of images nothing of its own
     knob = "Take more steps, or start at a lower sigma."  # what to change when a run diverges
     usual: Usual = Usual()  # what its name alone stands for
 

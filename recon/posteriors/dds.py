@@ -103,7 +103,7 @@ class DDS(Posterior):
     def denoise(self, x: Tensor, sigma: float, memo: Any = None) -> Estimate:
         """The data step from the prior's image; one network call."""
         prior = self.prior(x, sigma)
-        x0 = self.fit(prior, self.lam(sigma))
+        x0 = self.fit(prior, self.lam(sigma), memo)
         if self.keep == "state":
             return Estimate.keep_state(x, sigma, x0, prior)
         return Estimate.keep_noise(x, sigma, x0, prior)
@@ -116,29 +116,31 @@ class DDS(Posterior):
             return float(self.weight)
         return matched(self.problem.sigma, about(self.prior).data_var)(sigma)
 
-    def fit(self, prior: Tensor, lam: float) -> Tensor:
+    def fit(self, prior: Tensor, lam: float, memo: Any = None) -> Tensor:
         """``argmin_x ||A x - y||^2 + lam ||x - D||^2`` from D = ``prior`` (rows, *domain)."""
         if not self.problem.A.linear:
             return self.gauss_newton(prior, lam)
-        A, b = cast(Linear, self.problem.A), self.problem.backprojection
+        normal, b = self.system(prior, memo)
         if lam == 0:
-            return cg(A.normal, b, prior, self.steps, singular_tolerance(self.tol, b))
-        if self.variance == "local" and A.complex_domain:
-            return self.local(prior, lam)
+            return cg(normal, b, prior, self.steps, singular_tolerance(self.tol, b))
+        if self.variance == "local" and self.problem.A.complex_domain:
+            return self.local(prior, lam, normal, b)
         if self.direct is not None:
             return self.direct(prior, lam)
-        return cg(lambda v: A.normal(v).add(v, alpha=lam), b + lam * prior, prior, self.steps, self.tol)
+        return cg(lambda v: normal(v).add(v, alpha=lam), b + lam * prior, prior, self.steps, self.tol)
 
-    def local(self, prior: Tensor, lam: float) -> Tensor:
+    def system(self, prior: Tensor, memo: Any) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """``A^H A`` and ``A^H y``: the normal equations without the prior."""
+        return cast(Linear, self.problem.A).normal, self.problem.backprojection
+
+    def local(self, prior: Tensor, lam: float, normal: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
         """The minimiser with a variance in each pixel, by CG in units of its standard deviation."""
-        A, power = cast(Linear, self.problem.A), float(self.problem.sigma) ** 2
+        power = float(self.problem.sigma) ** 2
         least = NEAREST**2 * about(self.prior).data_var
         variance = (REACH**2 * power_around(prior) + least).clamp_max(power / lam)
         std = variance.sqrt()
-        residual = std * (self.problem.backprojection - A.normal(prior))
-        step = cg(
-            lambda u: (std * A.normal(std * u)).add(u, alpha=power), residual, None, self.steps, self.tol
-        )
+        residual = std * (b - normal(prior))
+        step = cg(lambda u: (std * normal(std * u)).add(u, alpha=power), residual, None, self.steps, self.tol)
         return prior + std * step
 
     def gauss_newton(self, prior: Tensor, lam: float) -> Tensor:

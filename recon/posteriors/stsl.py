@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from ..state import Move, State
 from .base import Posterior
 from .shared.jacobian import per_row, residual_and_pull, with_pullback
 from .shared.norms import inverse_squares, is_measurable, row_norms
+from .shared.restarts import refuse_warmup
 from .usual import Usual
 
 TRACE_WEIGHTS = ("paper", "bound")
@@ -145,19 +145,7 @@ class STSL(Posterior):
     def pair(self, solver: Solver) -> None:
         """Refuses solvers that start with Runge-Kutta steps; warns where a multistep one loses its order."""
         super().pair(solver)
-        name = type(solver).__name__
-        if solver.warmup:
-            raise ConfigError(
-                f"STSL was given {name}.",
-                "Its gradient steps restart the solver at every step, and it starts with Runge-Kutta steps.",
-                "Take heun, which is the same at the same price, or a one-call solver: euler, ddim, ddpm.",
-            )
-        if solver.nodes > 1 or solver.order > solver.evals:
-            warnings.warn(
-                f"STSL moves the state between steps, so {name} restarts at each of them: it is of order one. "
-                "euler is the same for less memory, heun is of order two.",
-                stacklevel=2,
-            )
+        refuse_warmup("STSL", solver)
 
     # --- the walk ----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from .gibbs import CDF_LEVELS, ExactPosterior
 from .problems import MEASUREMENTS_OF_WALKS, PROBLEMS, GoldProblem, gold_problems
 
 GOLD_CALLS, GOLD_SAMPLES = 50, 32
-BLIND = ("prior",)  # samplers that do not see the measurements
+BLIND = ("prior", "dds-3d", "mbir")  # samplers that do not see the measurements, or are of volumes
 
 
 @dataclass(frozen=True)
