@@ -251,7 +251,14 @@ SIMULATED_ARGUMENTS = (
     Argument("--seed", "N", "which scans, and their phase, coils and noise (default 0)", type=int, default=0),
     Argument("--again", "NAME", "methods to measure anew, as after a change", nargs="+", default=[]),
 )
-TRAJECTORY_ARGUMENTS = (Argument("--slices", "N", "so many of the first slices (default 2)", type=int),)
+TRAJECTORY_ARGUMENTS = (
+    Argument("--slices", "N", "so many of the first slices, of tomography too (default 2)", type=int),
+)
+TOMOGRAPHY_ARGUMENTS = (
+    Argument("--size", "N", "pixels a side of the images of a chest (default 256)", type=int, default=256),
+    Argument("--depth", "N", "slices of the volume (default 16)", type=int, default=16),
+    Argument("--steps", "N", "noise levels of a walk (default those of recon reconstruct)", type=int),
+)
 
 COMMANDS = {
     "demo": Command(
@@ -445,7 +452,7 @@ COMMANDS = {
                 "names",
                 "NAME",
                 "speed: help, operators (multicoil, super-resolution, ct), dds, samplers, solvers, workers, all if no name "
-                "is given; quality: mri, simulated, trajectory, curve, denoising, gold",
+                "is given; quality: mri, simulated, trajectory, curve, denoising, gold, tomography",
                 nargs="*",
             ),
             Argument(
@@ -461,14 +468,14 @@ COMMANDS = {
             Argument(
                 "--methods",
                 "NAME",
-                "for mri, simulated and trajectory: zero-filled, cg-sense, bart, tv, oracle, recon; for gold samplers (default all there are)",
+                "for mri, simulated and trajectory: zero-filled, cg-sense, bart, tv, oracle, recon; for gold samplers (default all there are); for tomography fbp, sirt, cgls, tv, tv-3d and samplers",
                 nargs="+",
                 default=[],
             ),
             Argument(
                 "--cases",
                 "CASE",
-                'for mri and curve: masks by name, such as "4x equispaced"; for trajectory such as "radial, 24 spokes"; for gold laws and operators, such as spikes',
+                'for mri and curve: masks by name, such as "4x equispaced"; for trajectory such as "radial, 24 spokes"; for gold laws and operators, such as spikes; for tomography sparse-8, sparse-23, sparse-49, low-dose-49, fan-46, limited-90, tooth, helsinki, volume-8, volume-30',
                 nargs="+",
                 default=[],
             ),
@@ -483,6 +490,7 @@ COMMANDS = {
         {
             "recon bench simulated: reconstructions of scans simulated over the range they come in": SIMULATED_ARGUMENTS,
             "recon bench trajectory: radial and spiral scans simulated from --images, phase, coils and noise from --seed": TRAJECTORY_ARGUMENTS,
+            "recon bench tomography: chest slices and a volume behind simulated X-rays, and real sinograms": TOMOGRAPHY_ARGUMENTS,
             "recon bench curve: PSNR against network calls, one curve per solver": CURVE_ARGUMENTS,
             "recon bench denoising: PSNR of priors on the validation sets of a training's --config (default brain-mri)": DENOISING_ARGUMENTS,
         },

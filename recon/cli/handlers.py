@@ -372,6 +372,8 @@ def run_bench(args: argparse.Namespace) -> int:
             compare_posteriors(args)
         elif name == "simulated":
             code = measure_simulated(args)
+        elif name == "tomography":
+            compare_tomograms(args)
         elif name == "trajectory":
             compare_along_trajectories(args)
         elif not args.dry_run:
@@ -430,6 +432,26 @@ def compare_along_trajectories(args: argparse.Namespace) -> None:
             count=args.slices,
             seed=args.seed,
         )
+
+
+def compare_tomograms(args: argparse.Namespace) -> None:
+    """Print tables of tomography."""
+    from ..benchmark.tomography.table import XRAY_CASES, run_tomography
+
+    if args.dry_run:
+        print("\n".join(args.cases or XRAY_CASES))
+        return
+    run_tomography(
+        args.data,
+        cases=args.cases,
+        methods=args.methods,
+        prior=args.prior[0] if args.prior else None,
+        size=args.size,
+        slices=args.slices or 2,
+        depth=args.depth,
+        steps=args.steps,
+        samples=args.samples,
+    )
 
 
 def measure_simulated(args: argparse.Namespace) -> int:

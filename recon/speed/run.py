@@ -83,7 +83,15 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[object]]] = {
     "workers": worker_gain,
 }
 GROUPS = {"operators": ("multicoil", "super-resolution", "ct")}
-QUALITY = ("mri", "simulated", "trajectory", "curve", "denoising", "gold")  # not of speed: `recon.benchmark`
+QUALITY = (
+    "mri",
+    "simulated",
+    "trajectory",
+    "curve",
+    "denoising",
+    "gold",
+    "tomography",
+)  # not of speed: `recon.benchmark`
 
 
 def measurements(names: list[str]) -> list[str]:

@@ -126,11 +126,17 @@ def tv(
 
 
 def total_variation(
-    A: Linear, b: Tensor, weight: float, start: Tensor, steps: int = 60, inner_steps: int = 15
+    A: Linear,
+    b: Tensor,
+    weight: float,
+    start: Tensor,
+    steps: int = 60,
+    inner_steps: int = 15,
+    axes: tuple[int, ...] = (-2, -1),
 ) -> Tensor:
     """``argmin 1/2 x^H A^H A x - Re x^H b + weight sum_pixels |grad x|_2`` (1, *domain), ``b = A^H y``.
 
-    Isotropic, in-plane, free boundary; the gradient of a pixel is one vector over directions, channels, real and
+    Isotropic, along ``axes``, free boundary; the gradient of a pixel is one vector over directions, channels, real and
     imaginary part. ADMM with ``z = grad x``: the image by warm-started CG, z by shrinking vectors by
     ``weight / rho``, which is `EDGE` times the largest pixel of ``start``.
     Source: Goldstein and Osher, SIAM J. Imaging Sci. 2:323 (2009).
@@ -139,7 +145,7 @@ def total_variation(
         raise ConfigError(
             f"lambda is {weight}.", do="Make it positive, or use least-squares, which has no penalty."
         )
-    D = Difference(tuple(A.domain), complex_domain=A.complex_domain)
+    D = Difference(tuple(A.domain), axes, complex_domain=A.complex_domain)
     threshold = EDGE * float(start.abs().max())
     rho = weight / threshold if threshold > 0 else weight
     x = start
