@@ -175,6 +175,32 @@ def test_a_run_that_is_cut_off_goes_on(real, tmp_path, monkeypatch, no_panels):
     assert "other settings" in str(reconstruct_sinograms([path], other, tmp_path / "parts").failures[0].error)
 
 
+def test_a_volume_goes_on_at_the_next_block(real, tmp_path, monkeypatch, no_panels):
+    """Neighbours are sampled in blocks that overlap; a run that was cut off makes the same volume."""
+    data, angles = small_sinogram(slices=7, views=20)
+    path = save_sinogram(tmp_path / "scan.npz", data, angles)
+    settings = settings_for(real, size=24, slices=3, volume=True)
+    whole = reconstruct_sinograms([path], settings, tmp_path / "whole").done[0]
+    blocks, original = [], recon.jobs.tomography.reconstruct_tomograms
+
+    def cut(*args):
+        blocks.append(list(args[7]))
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr("recon.jobs.tomography.reconstruct_tomograms", cut)
+    assert reconstruct_sinograms([path], settings, tmp_path / "parts").interrupted
+    again = reconstruct_sinograms([path], settings, tmp_path / "parts").done[0]
+    assert blocks == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [4, 5, 6]]
+    with h5py.File(whole) as one, h5py.File(again) as other:
+        for name in ("reconstruction", "std", "samples", "residual"):
+            np.testing.assert_array_equal(one[name][()], other[name][()])
+    assert read_result(whole).config["sampler"] == "dds-3d"
+    alone = reconstruct_sinograms([path], settings_for(real, size=24), tmp_path / "alone").done[0]
+    assert read_result(alone).config["sampler"] == "dds"
+
+
 def test_slices_together_are_as_alone(real, tmp_path, no_panels):
     data, angles = small_sinogram(slices=3, views=30)
     path = save_sinogram(tmp_path / "scan.npz", data, angles)

@@ -202,6 +202,12 @@ SCAN_ARGUMENTS = (  # of `recon.jobs.shared.scans.ScanChoice`
         type=float,
         dest="sigma_y",
     ),
+    Switch(
+        "--volume",
+        "take slices as neighbours, which help each other (default where they are rows of one detector)",
+        default=None,
+    ),
+    Switch("--no-volume", "take slices one by one", action="store_false", dest="volume", default=None),
     Switch("--radians", "the angles in the file are in radians", default=None),
     Switch(
         "--stripes", "take away what differs of a detector in all views: rings of the image", default=None

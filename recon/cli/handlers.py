@@ -19,7 +19,7 @@ RECIPE_FLAGS = ("sampler", "solver", "prior", "steps", "samples", "seed", "sets"
 LAYOUT_FLAGS = ("fftshift", "axes", "matrix")
 RUNTIME_FLAGS = ("device", "dtype", "compile", "chunk", "slices")
 KSPACE_FLAGS = ("accel", "mask", "center", "maps", "sets", "whiten", "coils", *LAYOUT_FLAGS)
-SCAN_FLAGS = ("views", "arc", "rows", "axis", "size", "pixel", "water", "radians", "stripes")
+SCAN_FLAGS = ("views", "arc", "rows", "axis", "size", "pixel", "water", "volume", "radians", "stripes")
 
 
 def flags_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:

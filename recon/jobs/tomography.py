@@ -30,9 +30,11 @@ from ..registry.recipe import build
 from .shared.exports import Exportable, Exports, make_exports
 from .shared.guard import HIGH, LOW
 from .shared.scans import (
+    OVERLAP,
     OpenedScan,
     PlannedScan,
     TomographySettings,
+    block_of,
     needed_memory,
     open_scan,
     operator_for,
@@ -114,9 +116,10 @@ def exported_images(plan: PlannedScan, settings: TomographySettings) -> Exportab
 def scan_in_words(plan: PlannedScan, settings: TomographySettings, prior: Any) -> str:
     """What would be done with a sinogram, for ``--dry-run``."""
     recipe = settings.recipe
-    sampler, solver = build(recipe, prior)
+    sampler, solver = build(plan.recipe, prior)
     calls = plan.slices * sampler.network_calls(solver, recipe.steps)
-    needed = needed_memory(plan.slices if plan.volume else 1, plan.size, settings)
+    largest = max(len(seen) for seen, _ in batches_of(plan, range(plan.slices), settings))
+    needed = needed_memory(largest, plan.size, settings)
     lines = [
         f"{plan.path} -> {plan.target}" + (" (done already)" if plan.done else ""),
         f"  {plan.counts}",
@@ -173,27 +176,31 @@ def reconstruct_one(
 ) -> None:
     """All slices of one sinogram that are missing; an error before the first is done leaves no file."""
     opened = open_scan(plan.path, settings)
-    device, recipe = settings.runtime.torch_device(), settings.recipe
+    device, recipe, advance = settings.runtime.torch_device(), plan.recipe, 0
     A = operator_for(opened, plan.size, plan.pixel).to(device)
     references = None if opened.whole is None else Whole(opened, plan)
 
     def watch(step: int, state: Any, residual: float) -> None:
         bar.set_postfix(residual=f"{residual:.3g}", refresh=False)
-        bar.update(plan.slices if plan.volume else len(state.x) // recipe.samples)
+        bar.update(advance)
 
     with open_tomogram(plan, opened, settings, overwrite, references is not None) as writer:
         try:
-            bar.update((plan.slices - len(writer.todo)) * recipe.steps if not plan.volume else 0)
-            for indices in batches_of(plan, writer.todo, settings):
-                bar.set_description(f"{plan.path.name} {indices[-1] + 1}/{plan.slices}")
-                y = rays_of(opened.sinogram, indices).to(device)
-                std = as_measured(opened.std, opened.sinogram, indices).to(device)
-                names = (0,) if plan.volume else indices
-                found = reconstruct_tomograms(A, y, std, plan.water, recipe, prior, plan.levels, names, watch)
-                for index, tomogram, place in slices_in(found, indices, plan.volume):
-                    reference = None if references is None else references.slice(index)
-                    peak = 1.0 if references is None else references.peak
-                    finish_tomogram(plan, index, tomogram, place, reference, peak, writer, say)
+            bar.update((plan.slices - len(writer.todo)) * recipe.steps)
+            for seen, kept in batches_of(plan, writer.todo, settings):
+                advance = len(kept)
+                bar.set_description(f"{plan.path.name} {kept[-1] + 1}/{plan.slices}")
+                y = rays_of(opened.sinogram, seen).to(device)
+                std = as_measured(opened.std, opened.sinogram, seen).to(device)
+                names = seen[:1] if plan.cone else seen
+                found = reconstruct_tomograms(
+                    A, y, std, plan.water, recipe, prior, plan.levels, names, watch, plan.joined
+                )
+                for index, tomogram, place in slices_in(found, seen):
+                    if index in kept:
+                        reference = None if references is None else references.slice(index)
+                        peak = 1.0 if references is None else references.peak
+                        finish_tomogram(plan, index, tomogram, place, reference, peak, writer, say)
             made = writer.finish()
         except Exception:
             if not any(writer.finished):
@@ -205,27 +212,37 @@ def reconstruct_one(
             say(f"Written: {path}")
 
 
-def batches_of(plan: PlannedScan, todo: Sequence[int], settings: TomographySettings) -> list[list[int]]:
-    """The slices of each piece of work: all of a volume, else as the runtime says, by default what half a GPU's memory holds."""
-    if plan.volume:
-        return [list(range(plan.slices))] if todo else []
+def batches_of(
+    plan: PlannedScan, todo: Sequence[int], settings: TomographySettings
+) -> list[tuple[list[int], list[int]]]:
+    """The slices of each piece of work: those that are sampled, and those of them that are kept.
+
+    All of a cone beam. Of neighbours, blocks (`block_of`) that overlap by `OVERLAP` slices at both ends, whose places are
+    fixed, so that a run that goes on makes the same. Else as many as the runtime says, by default one, or what half a GPU's
+    memory holds.
+    """
+    if plan.cone:
+        return [(list(range(plan.slices)), list(range(plan.slices)))] if todo else []
+    if plan.joined:
+        size, found = block_of(settings), []
+        for start in range(0, plan.slices, size):
+            kept = [index for index in range(start, min(start + size, plan.slices)) if index in todo]
+            seen = range(max(0, start - OVERLAP), min(start + size + OVERLAP, plan.slices))
+            found += [(list(seen), kept)] if kept else []
+        return found
     count = settings.runtime.slices
     device = settings.runtime.torch_device()
     if not count and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         count = min(MOST_TOGETHER, int(free / 2 / needed_memory(1, plan.size, settings)))
-    count = max(1, count)
-    return [list(todo[start : start + count]) for start in range(0, len(todo), count)]
+    pieces = [list(todo[start : start + max(1, count)]) for start in range(0, len(todo), max(1, count))]
+    return [(piece, piece) for piece in pieces]
 
 
-def slices_in(
-    found: Sequence[Tomogram], indices: Sequence[int], volume: bool
-) -> Iterator[tuple[int, Tomogram, int]]:
-    """(index, tomogram, place of the slice in it) of every slice."""
-    if volume:
-        yield from ((index, found[0], index) for index in indices)
-    else:
-        yield from ((index, one, 0) for index, one in zip(indices, found, strict=True))
+def slices_in(found: Sequence[Tomogram], indices: Sequence[int]) -> Iterator[tuple[int, Tomogram, int]]:
+    """(index, tomogram, place of the slice in it) of every slice, in order."""
+    places = [(tomogram, place) for tomogram in found for place in range(len(tomogram.mean))]
+    yield from ((index, *one) for index, one in zip(indices, places, strict=True))
 
 
 class Whole:
@@ -244,7 +261,7 @@ class Whole:
         if index not in self.kept:
             with torch.no_grad():
                 image = self.A.fbp(rays_of(self.whole, [index]))[0, 0]
-            self.kept = dict(enumerate(image)) if self.plan.volume else {index: image}
+            self.kept = dict(enumerate(image)) if self.plan.cone else {index: image}
         return self.kept[index]
 
 

@@ -137,6 +137,7 @@ def from_arrays(store: Store) -> Sinogram:
         (*said, *unused),
         () if told is None else told.warnings,
         described(entries),
+        neighbours=told is not None or frames_first,
     )
 
 
@@ -276,5 +277,5 @@ def from_exchange(store: Store, rows: tuple[int, int] | None = None) -> Sinogram
         turns = np.rad2deg(turns)
     std = np.ascontiguousarray(told.std.transpose(1, 0, 2))
     return Sinogram(
-        path, DXCHANGE, data, turns, Beam(), std, None, tuple(said), told.warnings, described(entries)
+        path, DXCHANGE, data, turns, Beam(), std, None, tuple(said), told.warnings, described(entries), True
     )

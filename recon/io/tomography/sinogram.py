@@ -79,7 +79,7 @@ class Sinogram:
     deviation of each ray, infinite where a detector says nothing; None where only an estimate is possible
     (`noise.estimated_std`). ``water``: the attenuation of water per ``beam.unit``, where the file is known to say. ``said``:
     how the data were made of the file, ``warnings``: what looks wrong, a sentence each. ``arrays``: names, shapes and
-    dtypes in the file.
+    dtypes in the file. ``neighbours``: whether the slices are rows of one detector, and so lie beside each other.
     """
 
     path: Path
@@ -92,6 +92,7 @@ class Sinogram:
     said: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     arrays: tuple[str, ...] = ()
+    neighbours: bool = False
 
     @property
     def volume(self) -> bool:

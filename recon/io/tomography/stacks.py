@@ -92,6 +92,7 @@ def from_stack(path: Path) -> Sinogram:
         tuple(said),
         warnings,
         (about, f"geometry {text.name}"),
+        neighbours=pages == "projections",
     )
 
 

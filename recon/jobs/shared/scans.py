@@ -34,6 +34,8 @@ TOMOGRAPHY_RUNTIME: dict[str, Any] = {"dtype": "auto"}
 MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
 REFERENCE_ARC = 170.0  # degrees: views over less make no reference
 HEADROOM = 0.8  # of the memory that is there
+VOLUME_SAMPLER = "dds-3d"
+SLICES_OF_A_BLOCK, OVERLAP = 32, 2  # of a volume that are sampled together, and at both ends twice
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ScanChoice:
     ``views`` evenly spread ones, of those in the ``arc`` (first, last) in degrees; ``rows``: first and last + 1 of the slices.
     ``axis``: a detector, or "auto" to find it. ``size`` pixels of side ``pixel``, in the file's unit of length. ``water``: its
     attenuation per that unit, which is 1 for the prior; None for the file's, else for that of the object's bulk.
+    ``volume``: whether slices are taken as neighbours, which help each other; None where they are rows of one detector.
     ``radians``: the angles are. ``stripes``: what differs of a detector in all views is taken away (`without_stripes`).
     """
 
@@ -53,6 +56,7 @@ class ScanChoice:
     size: int | None = None
     pixel: float | None = None
     water: float | None = None
+    volume: bool | None = None
     radians: bool = False
     stripes: bool = False
 
@@ -112,10 +116,12 @@ class PlannedScan:
     water: float
     known_water: bool
     levels: list[float]
+    recipe: Recipe
     counts: str
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    volume: bool = False
+    cone: bool = False
+    joined: bool = False
     done: bool = False
 
     @property
@@ -236,7 +242,16 @@ def plan_scan(path: Path, target: Path, settings: TomographySettings, prior: Any
     water, known = scan.water or one.water, True
     A = operator_for(opened, size, pixel)
     slices = A.domain[1] if one.volume else one.slices
-    refuse_large(path, slices, size, settings, one.volume)
+    joined = slices > 1 and not one.volume and (one.neighbours if scan.volume is None else scan.volume)
+    if joined or (one.volume and scan.volume is not False):
+        recipe = of_volumes(recipe)
+        notes.append(
+            f"slices are neighbours: {recipe.sampler} lets them help each other; --no-volume takes them one by one"
+        )
+    elif slices > 1 and scan.volume is None and not one.neighbours:
+        notes.append("slices are taken one by one; --volume takes them as neighbours, which help each other")
+    at_once = slices if one.volume else min(slices, block_of(settings) + 2 * OVERLAP) if joined else 1
+    refuse_large(path, at_once, size, settings, joined)
     if water is None:
         water, known = bulk_attenuation(A, rays_of(one, [one.slices // 2]), one.covered), False
         water = float(f"{water:.4g}")
@@ -249,6 +264,7 @@ def plan_scan(path: Path, target: Path, settings: TomographySettings, prior: Any
     levels = noise_levels(prior, recipe.steps, None, None, None, sampler.usual)
     config = {
         **asdict(recipe),
+        **({"block": block_of(settings)} if joined else {}),
         "prior_sha256": about(prior).card.get("sha256", ""),
         "scan": asdict(scan)
         | {
@@ -274,11 +290,23 @@ def plan_scan(path: Path, target: Path, settings: TomographySettings, prior: Any
         water,
         known,
         levels,
+        recipe,
         counts,
         tuple(notes),
         one.warnings,
         one.volume,
+        joined,
     )
+
+
+def of_volumes(recipe: Recipe) -> Recipe:
+    """The recipe with the sampler of volumes in the place of that of images: DDS with total variation across slices."""
+    return replace(recipe, sampler=VOLUME_SAMPLER) if recipe.sampler == "dds" else recipe
+
+
+def block_of(settings: TomographySettings) -> int:
+    """How many slices of a volume are sampled together, besides those at both ends that overlap with the next."""
+    return settings.runtime.slices or SLICES_OF_A_BLOCK
 
 
 def needed_memory(slices: int, size: int, settings: TomographySettings) -> float:
@@ -286,14 +314,13 @@ def needed_memory(slices: int, size: int, settings: TomographySettings) -> float
     return 4.0 * slices * size**2 * (14 * settings.recipe.samples + 8) + 3e8
 
 
-def refuse_large(path: Path, slices: int, size: int, settings: TomographySettings, volume: bool) -> None:
-    """Raise `ConfigError` for images that do not fit into memory; a volume of a cone beam is sampled whole."""
-    together = slices if volume else 1
+def refuse_large(path: Path, together: int, size: int, settings: TomographySettings, joined: bool) -> None:
+    """Raise `ConfigError` for so many slices ``together`` that do not fit into memory; a volume of a cone beam is sampled whole."""
     needed = needed_memory(together, size, settings)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * HEADROOM
     if needed > there > 0:
         raise ConfigError(
             f"{path}: {settings.recipe.samples} samples of {together} x {size} x {size} pixels need about {needed / 2**30:.1f} GiB.",
             f"{there / 2**30:.1f} GiB are there.",
-            "Use fewer --samples, or a smaller --size or larger --pixel.",
+            f"Use {'fewer --slices at a time, ' if joined else ''}fewer --samples, or a smaller --size or larger --pixel.",
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from operators.stacked import Stacked
 from torch import Tensor
 
 from operators.ct import CT
@@ -125,16 +126,25 @@ def reconstruct_tomograms(
     levels: Sequence[float],
     indices: Sequence[int] = (0,),
     watch: Callable | None = None,
+    joined: bool = False,
 ) -> list[Tomogram]:
     """Samples of p(image | rays) by weighted least squares, the prior's images being attenuation over ``water``.
 
     y and std (slices, *A.codomain), as `rays_of`; a volume of a cone beam is one of them, whose slices go through the prior
     one by one. ``levels``: of the walk, for images in units of water; ``indices`` identify slices to the noise.
-    ``watch``: as in `recon.sample`.
+    ``watch``: as in `recon.sample`. ``joined``: the slices are neighbours and one volume, the only tomogram; a sampler of volumes
+    then lets them help each other, and the first index stands for all.
     """
     started = time.monotonic()
-    volume = len(A.domain) == 4
-    problem = Problem(water * A, y, sigma=std)
+    volume = joined or len(A.domain) == 4
+    with torch.no_grad():
+        fbp = A.fbp(y)
+    fbp = fbp[:, 0][None] if joined else fbp[:, 0]
+    if joined:
+        problem = Problem(water * Stacked(A, len(y)), y[None], sigma=std[None])
+        indices = indices[:1]
+    else:
+        problem = Problem(water * A, y, sigma=std)
     result = sample_by(
         recipe,
         problem,
@@ -144,11 +154,10 @@ def reconstruct_tomograms(
         watch=watch,
     )
     seconds = (time.monotonic() - started) / len(y)
-    residuals = problem.repeated(recipe.samples).residual(result.samples.flatten(0, 1)).view(len(y), -1)
+    residuals = problem.repeated(recipe.samples).residual(result.samples.flatten(0, 1))
+    residuals = residuals.view(len(problem.y), -1)
     found = []
-    with torch.no_grad():
-        fbp = A.fbp(y)
-    for place in range(len(y)):
+    for place in range(len(problem.y)):
         samples = water * result.samples[place][:, 0]
         weights = None if result.weights is None else result.weights[place]
         bounds = interval(samples, weights=weights)
@@ -161,7 +170,7 @@ def reconstruct_tomograms(
                 spread if volume or spread is None else spread[None],
                 low_high if low_high is None else low_high.movedim(0, 1) if volume else low_high[None],
                 samples.movedim(0, 1) if volume else samples[None],
-                fbp[place][0] if volume else fbp[place],
+                fbp[place] if volume else fbp[place][None],
                 float(residuals[place].median()),
                 result.network_calls,
                 seconds,
