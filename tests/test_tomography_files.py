@@ -233,6 +233,13 @@ def test_the_axis_is_found(detectors, views, arc):
         assert abs(rotation_centre(noisy[None], angles) - axis) < 0.3
 
 
+def test_the_axis_of_a_large_detector_is_found():
+    """Of more rays than are looked at."""
+    angles = np.linspace(0, 180, 1300, endpoint=False)
+    clean = projected(ellipses(1, 700), angles, 2100, 1010.3)
+    assert abs(rotation_centre(clean[None], angles) - 1010.3) < 0.3
+
+
 def test_the_axis_is_not_found_in_less_than_half_a_turn(tmp_path):
     data, angles = small_sinogram()
     with pytest.raises(InputError, match="half a turn"):

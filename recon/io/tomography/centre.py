@@ -11,7 +11,8 @@ from ...errors import InputError
 SLACK = 3  # angular orders beside the wedge
 FINE = 0.05  # detectors, of the search
 WIDE = 0.2  # of the detector, on both sides of what the centres of mass say
-MOST_LOOKED_AT = 8  # slices that are looked at
+MOST_LOOKED_AT = 5  # slices
+MOST_RAYS = 1024  # views, and detectors of a view: of more every other is left out, and neighbours are added
 
 
 def rotation_centre(data: np.ndarray, angles: np.ndarray) -> float:
@@ -43,6 +44,13 @@ def rotation_centre(data: np.ndarray, angles: np.ndarray) -> float:
 
 def centre_of_slice(view: np.ndarray, angles: np.ndarray) -> float:
     """`rotation_centre` of one slice (angles, detectors), sorted by angle; the mean over the half turns in it."""
+    every, wide = math.ceil(len(view) / MOST_RAYS), math.ceil(view.shape[1] / MOST_RAYS)
+    if every > 1:
+        view, angles = view[::every], angles[::every]
+    if wide > 1:
+        kept = view.shape[1] // wide * wide
+        coarse = view[:, :kept].reshape(len(view), -1, wide).mean(2)
+        return wide * centre_of_slice(coarse, angles) + (wide - 1) / 2
     starts = [angles[0]]
     if angles[-1] - angles[0] > 270:
         starts.append(angles[0] + 180)
