@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from operators.stacked import Stacked
 from torch import Tensor
 
 from operators.ct import CT
+from operators.stacked import Stacked
 
 from ...errors import InputError
 from ...intervals import interval
