@@ -41,7 +41,7 @@ def geometry_lines(found: Sinogram) -> list[str]:
         f"rays       {'' if found.volume else f'{found.slices} slices, '}{len(angles)} views of {rows}{found.detectors} detectors, {unit} apart",
         f"angles     {angles.min():.4g} to {angles.max():.4g} degrees, {found.gap:.3g} apart: {found.covered:.4g} degrees covered",
         f"values     {found.data.min():.3g} to {found.data.max():.3g}, mean {found.data.mean(dtype=np.float64):.3g}",
-        f"image      {size} x {size} by default, a pixel {pixel:.4g} {'detectors' if beam.unit == 'detector' else beam.unit}",
+        f"image      {size} x {size} by default, pixels of {pixel:.4g} {'detectors' if beam.unit == 'detector' else beam.unit}",
     ]
 
 
