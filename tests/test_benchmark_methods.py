@@ -10,7 +10,7 @@ from torch import Tensor
 from worlds import GaussianWorld, label, random, random_complex
 
 import operators as op
-from recon.benchmark.methods.classical import CLASSICAL, total_variation, unscaled
+from recon.benchmark.methods.classical import CLASSICAL, minimise_tv, unscaled
 from recon.benchmark.methods.peers import PEERS, as_job, denoiser_class, physics_of
 from recon.benchmark.scene import Scene
 from recon.errors import ConfigError
@@ -313,7 +313,7 @@ def test_tv_is_the_minimiser_that_another_algorithm_finds(name: str):
         p = p + sigma * D(2 * new - x)
         p = p / (p.abs().square().sum((1, 2), keepdim=True).sqrt() / weight).clamp_min(1)
         x = new
-    ours = total_variation(A, b, weight, start)
+    ours = minimise_tv(A, b, weight, start)
     assert (ours - x).norm() < 0.01 * x.norm()
     assert objective(ours) < objective(x) * (1 + 1e-4)
     for seed in range(3):

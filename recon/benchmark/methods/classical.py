@@ -119,13 +119,13 @@ def tv(
     size = norm_squared(scene)
 
     def image(value: float) -> Tensor:
-        return total_variation(A, scene.problem.backprojection, value * size, scene.start, steps, inner_steps)
+        return minimise_tv(A, scene.problem.backprojection, value * size, scene.start, steps, inner_steps)
 
     best, found, tried = climb(lambdas, image, lambda image: quality(image, scene))
     return point(found, (time.monotonic() - started) / tried, {"lambda": best})
 
 
-def total_variation(
+def minimise_tv(
     A: Linear,
     b: Tensor,
     weight: float,

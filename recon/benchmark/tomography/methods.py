@@ -18,7 +18,7 @@ from ...jobs.shared.tomograms import nonnegative_fit
 from ...metrics import coverage
 from ...posteriors import POSTERIORS
 from ...sampling import sample
-from ..methods.classical import TV_LAMBDAS, climb, total_variation
+from ..methods.classical import TV_LAMBDAS, climb, minimise_tv
 from .scans import XrayScan
 
 CGLS_STEPS, SIRT_STEPS = (3, 5, 10, 20, 40, 80), (20, 50, 100, 200, 400)
@@ -81,7 +81,7 @@ def sirt(scan: XrayScan, budget: Budget) -> Tomographed:
     return best_of(scan, SIRT_STEPS, image, "steps")
 
 
-def total_variation_of(scan: XrayScan, axes: tuple[int, ...]) -> Tomographed:
+def weighted_tv(scan: XrayScan, axes: tuple[int, ...]) -> Tomographed:
     """Weighted least squares with total variation along the axes."""
     problem = scan.problem
     size = float(operator_norm(problem.A)) ** 2  # type: ignore[arg-type]
@@ -89,20 +89,20 @@ def total_variation_of(scan: XrayScan, axes: tuple[int, ...]) -> Tomographed:
     start = start[None, None] if scan.volume else start[None]
 
     def image(value: float) -> Tensor:
-        found = total_variation(problem.A, problem.backprojection, value * size, start, axes=axes)  # type: ignore[arg-type]
+        found = minimise_tv(problem.A, problem.backprojection, value * size, start, axes=axes)  # type: ignore[arg-type]
         return planes(found, scan)
 
     return best_of(scan, TV_LAMBDAS, image, "lambda")
 
 
-def tv(scan: XrayScan, budget: Budget) -> Tomographed:
+def plane_tv(scan: XrayScan, budget: Budget) -> Tomographed:
     """Total variation in the plane."""
-    return total_variation_of(scan, (-2, -1))
+    return weighted_tv(scan, (-2, -1))
 
 
-def tv_3d(scan: XrayScan, budget: Budget) -> Tomographed:
+def space_tv(scan: XrayScan, budget: Budget) -> Tomographed:
     """Total variation in the plane and across slices."""
-    return total_variation_of(scan, (-3, -2, -1))
+    return weighted_tv(scan, (-3, -2, -1))
 
 
 def planes(image: Tensor, scan: XrayScan) -> Tensor:
@@ -140,8 +140,8 @@ XRAY_METHODS: dict[str, Callable[[XrayScan, Budget], Tomographed]] = {
     "fbp": fbp,
     "sirt": sirt,
     "cgls": cgls,
-    "tv": tv,
-    "tv-3d": tv_3d,
+    "tv": plane_tv,
+    "tv-3d": space_tv,
     **{name: sampled(name) for name in POSTERIORS if name != "prior"},
 }
 OF_VOLUMES = ("tv-3d", *(name for name, kind in POSTERIORS.items() if kind.of_volumes))

@@ -112,7 +112,7 @@ class XrayCase:
         return CT(size, angles, "fan", source=570.0, detector=1040.0, pixel=pixel, pitch=2 * pixel)
 
 
-CASES = {
+CHEST_CASES = {
     "sparse-8": XrayCase(8),
     "sparse-23": XrayCase(23),
     "sparse-49": XrayCase(49),
@@ -123,7 +123,7 @@ CASES = {
 VOLUME_CASES = {"volume-8": XrayCase(8), "volume-30": XrayCase(30)}
 
 
-def slices_of(path: Path, first: int, last: int, size: int) -> Tensor:
+def chest_slices(path: Path, first: int, last: int, size: int) -> Tensor:
     """Slices of a stack of HU + 1024 as attenuation over that of water, averaged to ``size`` pixels: (slices, size, size)."""
     stack = read_stack(path)[first:last]
     images = (1 + (stack - 1024) / 1000).clamp_min(0)
@@ -145,15 +145,15 @@ def simulated(name: str, case: XrayCase, images: Tensor, seed: int = 0) -> XrayS
 
 def chest_scans(folder: Path, case: str, slices: int, size: int) -> Iterator[XrayScan]:
     """Each of the first evaluation slices under a case."""
-    for index, image in enumerate(slices_of(folder / CHEST, 0, slices, size)):
-        yield simulated(f"{CASES[case].label}, slice {index}", CASES[case], image[None], index)
+    for index, image in enumerate(chest_slices(folder / CHEST, 0, slices, size)):
+        yield simulated(f"{CHEST_CASES[case].label}, slice {index}", CHEST_CASES[case], image[None], index)
 
 
 def volume_scans(folder: Path, case: str, slices: int, size: int) -> Iterator[XrayScan]:
     """The middle of the slices that were held out of the training, as a volume."""
     middle = sum(HELD_OUT) // 2
     first = max(HELD_OUT[0], middle - slices // 2)
-    images = slices_of(folder / VOLUME, first, min(first + slices, HELD_OUT[1]), size)
+    images = chest_slices(folder / VOLUME, first, min(first + slices, HELD_OUT[1]), size)
     yield simulated(f"{VOLUME_CASES[case].label}, {len(images)} slices", VOLUME_CASES[case], images)
 
 

@@ -12,9 +12,9 @@ from ...intervals import LEVEL
 from ...jobs.shared.scans import TomographySettings, prior_of_tomography, tomography_recipe
 from ..scans.real import Say, shared_folder
 from .methods import OF_VOLUMES, USUAL_METHODS, XRAY_METHODS, Budget
-from .scans import CASES, REAL, VOLUME_CASES, XrayScan, chest_scans, volume_scans
+from .scans import CHEST_CASES, REAL, VOLUME_CASES, XrayScan, chest_scans, volume_scans
 
-XRAY_CASES = (*CASES, *REAL, *VOLUME_CASES)
+XRAY_CASES = (*CHEST_CASES, *REAL, *VOLUME_CASES)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run_tomography(
     found: list[XrayRow] = []
     for case in cases or XRAY_CASES:
         scans: dict[str, Callable[[], object]] = {
-            **{name: partial(chest_scans, folder, name, slices, size) for name in CASES},
+            **{name: partial(chest_scans, folder, name, slices, size) for name in CHEST_CASES},
             **{name: partial(make, folder, budget.prior) for name, make in REAL.items()},
             **{name: partial(volume_scans, folder, name, depth, size) for name in VOLUME_CASES},
         }
@@ -107,7 +107,7 @@ HEADS = {
     "HU": "RMSE (HU)",
     "mcc": "Matthews",
 }
-FORMS = {"ssim": ".3f", "mcc": ".4f", "HU": ".0f"}
+SCORE_FORMS = {"ssim": ".3f", "mcc": ".4f", "HU": ".0f"}
 
 
 def xray_table(rows: Sequence[XrayRow]) -> str:
@@ -117,7 +117,7 @@ def xray_table(rows: Sequence[XrayRow]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
         values = (
-            f"{row.scores[name]:{FORMS.get(name, '.2f' if 'interval' not in name else '.0f')}}"
+            f"{row.scores[name]:{SCORE_FORMS.get(name, '.2f' if 'interval' not in name else '.0f')}}"
             if name in row.scores
             else ""
             for name in names
