@@ -39,7 +39,7 @@ def cg(
 
     Every sample has its own step sizes and stops on its own when ``||b - M x|| <= tol ||b||``; a
     stopped sample is frozen, so a result does not depend on batch mates. ``tol=0`` takes all steps.
-    The host is never asked for a number, so nothing synchronises on a GPU.
+    On a GPU the host is never asked for a number, so nothing waits; on a processor the loop ends with the last sample.
     """
     x = torch.zeros_like(b) if start is None else start
     r = b if start is None else b - apply(x)
@@ -47,6 +47,8 @@ def cg(
     enough = (tol * tol) * inner(b, b)
     running = rr > enough
     for i in range(steps):
+        if x.device.type == "cpu" and not running.any():  # there it costs nothing to ask
+            break
         image = apply(p)
         curvature = inner(p, image)
         running = running & (curvature > 0)

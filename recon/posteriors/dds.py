@@ -54,7 +54,7 @@ class DDS(Posterior):
 
     needs_problem = True
     knob = "Give the prior more weight (weight), or take fewer CG steps (steps)."
-    usual = Usual({"steps": 20}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
+    usual = Usual({"steps": 50}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
 
     def __init__(
         self,

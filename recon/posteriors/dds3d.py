@@ -18,7 +18,7 @@ from .dds import DDS
 from .shared.across import Across, across_slices, duals_in
 from .usual import Usual
 
-DIFFERENCE = 0.2  # standard deviations of the data, between neighbouring slices
+DIFFERENCE = 0.4  # standard deviations of the data, between neighbouring slices
 
 
 class DDS3D(DDS):
@@ -37,7 +37,7 @@ class DDS3D(DDS):
     linear_only = True
     of_volumes = True
     knob = "Give the prior more weight (weight), or smooth more across slices (difference)."
-    usual = Usual({"steps": 20}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
+    usual = Usual({"steps": 50}, "renoise", {"eta": 1.0}, highest=5.0, lowest=0.065)
 
     def __init__(
         self,

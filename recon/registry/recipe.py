@@ -22,7 +22,7 @@ SCANS = {"dds": Usual({"steps": 30, "keep": "state", "variance": "local"}, "sde-
 
 LAST_LEVELS = (0.01, 0.005, 0.0025)
 
-RECIPE_STARTS = ("noise", "zero-filled", "cg-sense")
+RECIPE_STARTS = ("noise", "zero-filled", "cg-sense", "fit")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Recipe:
     ``prior``, ``sampler``, ``solver``, ``grid``: names. ``sampler_options`` add to those of the
     sampler's own recipe (`posteriors.usual.Usual`, for DDS that of `SCANS`), which also gives the solver where that
     is "". ``steps`` noise levels above 0, ``samples`` of each image.
-    ``start``: "noise" at the prior's largest sigma, or an image plus noise of ``sigma_start``, in units of
-    the normalised image, whose 99.5th percentile is 1 (of a latent prior: of its latents). ``sigma_end``: the
+    ``start``: "noise" at the prior's largest sigma, or an image ("fit", of tomography: least squares without negative
+    values) plus noise of ``sigma_start``, in units of the normalised image, whose 99.5th percentile is 1 (of a latent prior: of its latents). ``sigma_end``: the
     last level above 0, None for that of `last_level`. ``sigma_y``: std of the measurement noise per real component, in the file's
     units; None to estimate it. ``sigma_floor``: its least value, in normalised units, because no scan is known better
     than that. ``sets`` of maps: None for `needed_sets`. ``calibration``, ``kernel``, ``crop``, ``soft``: as in

@@ -14,7 +14,7 @@ from operators.krylov import cg, operator_norm
 
 from ...intervals import LEVEL
 from ...jobs.shared.scans import tomography_recipe
-from ...jobs.shared.tomograms import nonnegative_fit
+from ...jobs.shared.tomograms import FIT_STEPS, nonnegative_fit
 from ...metrics import coverage
 from ...posteriors import POSTERIORS
 from ...sampling import sample
@@ -116,13 +116,19 @@ def sampled(name: str) -> Callable[[XrayScan, Budget], Tomographed]:
     def run(scan: XrayScan, budget: Budget) -> Tomographed:
         recipe = tomography_recipe({"sampler": name})
         started = time.monotonic()
+        steps = budget.steps or recipe.steps
+        init, highest = None, None
+        if recipe.start == "fit":
+            init, highest = nonnegative_fit(scan.plane, scan.y, FIT_STEPS) / scan.water, recipe.sigma_start
+            init = init.movedim(0, 1)[None] if scan.volume else init
         result = sample(
             scan.problem,
             budget.prior,
             name,
-            steps=budget.steps or recipe.steps,
+            steps=steps,
             samples=budget.samples or recipe.samples,
-            grid=scan.levels if scan.levels and name == recipe.sampler and not budget.steps else None,
+            init=init,
+            sigma_start=highest,
         )
         seconds = time.monotonic() - started
         samples = result.samples[0, :, 0].reshape(len(result.samples[0]), -1, *scan.plane.domain[1:])

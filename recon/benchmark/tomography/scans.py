@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from operators import CT, Linear, Stacked
 
@@ -34,7 +34,7 @@ class XrayScan:
     """Rays y, std (slices, 1, views, detectors) of slices seen by ``plane``, and the images (slices, H, W) they are judged by.
 
     Images are attenuation over ``water``, in the unit of ``plane``. ``body`` (slices, H, W): where they are compared as well;
-    ``segmentation`` (H, W) of a scan that is judged by it. ``levels``: of the walk, None for the sampler's own.
+    ``segmentation`` (H, W) of a scan that is judged by it.
     """
 
     name: str
@@ -46,7 +46,6 @@ class XrayScan:
     body: Tensor | None = None
     segmentation: Tensor | None = None
     hounsfield: bool = True
-    levels: list[float] | None = field(default=None)
 
     @property
     def volume(self) -> bool:
@@ -67,7 +66,8 @@ class XrayScan:
     def score(self, image: Tensor) -> dict[str, float]:
         """How good an image (slices, H, W) is: psnr, ssim, of the body (psnr), in HU (rmse), or mcc."""
         if self.segmentation is not None:
-            return {"mcc": matthews(image[0], self.segmentation)}
+            fine = interpolate(image[None], self.segmentation.shape, mode="bilinear")[0, 0]
+            return {"mcc": matthews(fine, self.segmentation)}
         reference = self.reference
         assert reference is not None
         found = {"psnr": float(psnr(image, reference)), "ssim": float(ssim(image, reference))}
@@ -167,7 +167,7 @@ def real_scan(path: Path, scan: ScanChoice, prior: object) -> XrayScan:
     if opened.whole is not None:
         whole = operator_for(replace(opened, sinogram=opened.whole), plan.size, plan.pixel)
         reference = whole.fbp(rays_of(opened.whole, index))[0] / plan.water
-    return XrayScan(path.stem, plane, y, std, plan.water, reference, hounsfield=False, levels=plan.levels)
+    return XrayScan(path.stem, plane, y, std, plan.water, reference, hounsfield=False)
 
 
 def tooth_scan(folder: Path, prior: object) -> Iterator[XrayScan]:
@@ -177,12 +177,12 @@ def tooth_scan(folder: Path, prior: object) -> Iterator[XrayScan]:
 
 
 def helsinki_scan(folder: Path, prior: object) -> Iterator[XrayScan]:
-    """The disc of the Helsinki challenge from 90 degrees, judged by its segmentation."""
+    """The disc of the Helsinki challenge from 90 degrees, at half its pixels, judged by its segmentation."""
     path = folder / HELSINKI
     pixel = open_sinogram(path).beam.pixel
     with np.load(path, allow_pickle=False) as archive:
         truth = torch.from_numpy(archive["segmentation_gt"])
-    scan = real_scan(path, ScanChoice(size=len(truth), pixel=pixel), prior)
+    scan = real_scan(path, ScanChoice(size=len(truth) // 2, pixel=2 * pixel), prior)
     yield replace(scan, name="Helsinki, fan beam over 90 degrees", segmentation=truth)
 
 

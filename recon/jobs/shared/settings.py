@@ -73,8 +73,15 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
     runtime |= {name: given.pop(name) for name in parameters(Runtime)[0] if name in given}
     layout = dict(config.get("layout") or {})
     layout |= {name: given.pop(name) for name in parameters(Layout)[0] if name in given}
+    settled = make_recipe(recipe | given)
+    if settled.start == "fit":
+        raise ConfigError(
+            "The start is fit.",
+            "That is an image of sinograms.",
+            "Use --start cg-sense, zero-filled or noise.",
+        )
     return Settings(
-        make_recipe(recipe | given),
+        settled,
         construct(MaskChoice, mask, "A mask"),
         None if maps is None else str(maps),
         construct(Runtime, USUAL_RUNTIME | runtime, "The runtime"),
