@@ -22,6 +22,7 @@ import yaml
 from conftest import ROOT
 from forked import Forked
 from make_kspace import make_fastmri_file
+from make_sinogram import save_sinogram, small_sinogram
 from PIL import Image
 
 from recon.cli import main
@@ -97,6 +98,10 @@ def scan(path: Path) -> None:
     make_fastmri_file(path, slices=1, H=64, W=96, recon=(32, 96))
 
 
+def sinogram(path: Path) -> None:
+    save_sinogram(path, *small_sinogram(60, 40, slices=1))
+
+
 def otf(path: Path, command: str) -> None:
     """Of the size that the operator is checked at, or of `picture`."""
     size = re.search(r"domain: tuple = \(1, (\d+), (\d+)\)", optics())
@@ -126,6 +131,7 @@ MAKERS: dict[str, Callable[[Path, str], object]] = {
     "FILE": lambda path, command: scan(path),
     "scans/": lambda path, command: folder(path, ("a.h5", scan), ("b.h5", scan)),
     "mask.npy": lambda path, command: np.save(path, np.arange(96) % 3 == 0),
+    "sinogram.npz": lambda path, command: sinogram(path),
     "photo.png": lambda path, command: picture(path),
     "slices.npz": lambda path, command: slices(path),
     "DIR": lambda path, command: folder(path, ("slices.npz", slices), ("scan.h5", scan)),

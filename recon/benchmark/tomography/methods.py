@@ -14,7 +14,7 @@ from operators.krylov import cg, operator_norm
 
 from ...intervals import LEVEL
 from ...jobs.shared.scans import tomography_recipe
-from ...jobs.shared.tomograms import FIT_STEPS, nonnegative_fit
+from ...jobs.shared.tomograms import STEPS_OF_FIT, nonnegative_fit
 from ...metrics import coverage
 from ...posteriors import POSTERIORS
 from ...sampling import sample
@@ -119,7 +119,7 @@ def sampled(name: str) -> Callable[[XrayScan, Budget], Tomographed]:
         steps = budget.steps or recipe.steps
         init, highest = None, None
         if recipe.start == "fit":
-            init, highest = nonnegative_fit(scan.plane, scan.y, FIT_STEPS) / scan.water, recipe.sigma_start
+            init, highest = nonnegative_fit(scan.plane, scan.y, STEPS_OF_FIT) / scan.water, recipe.sigma_start
             init = init.movedim(0, 1)[None] if scan.volume else init
         result = sample(
             scan.problem,

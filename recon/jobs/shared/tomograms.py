@@ -25,7 +25,7 @@ from ...sampling import sample_by
 
 FULL = 150.0  # degrees: views over less are not enough for filtered back-projection to tell attenuation
 FEW_VIEWS = 20
-FIT_STEPS = 50  # of the fit in its place, and of that which DDS starts at
+STEPS_OF_FIT = 50  # of the fit in its place, and of that which DDS starts at
 BLURRED = 1.5  # pixels, before attenuation is told from air
 
 
@@ -89,7 +89,7 @@ def bulk_attenuation(A: CT, y: Tensor, covered: float) -> float:
         if covered >= FULL and len(A.angles) >= FEW_VIEWS:
             image = A.fbp(y)
         else:
-            image = nonnegative_fit(A, y, FIT_STEPS)
+            image = nonnegative_fit(A, y, STEPS_OF_FIT)
     found = image[0, 0].double().cpu().numpy()
     found = gaussian_filter(found, (*[0] * (found.ndim - 2), BLURRED, BLURRED))
     if not np.isfinite(found).all() or not found.max() > 0:
@@ -148,7 +148,7 @@ def reconstruct_tomograms(
     init = None
     if recipe.start == "fit":
         with torch.no_grad():
-            init = nonnegative_fit(A, y, FIT_STEPS) / water
+            init = nonnegative_fit(A, y, STEPS_OF_FIT) / water
         init = init.movedim(0, 1)[None] if joined else init
     result = sample_by(
         recipe,
