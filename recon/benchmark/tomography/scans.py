@@ -182,7 +182,9 @@ def helsinki_scan(folder: Path, prior: object) -> Iterator[XrayScan]:
     pixel = open_sinogram(path).beam.pixel
     with np.load(path, allow_pickle=False) as archive:
         truth = torch.from_numpy(archive["segmentation_gt"])
-    scan = real_scan(path, ScanChoice(size=len(truth) // 2, pixel=2 * pixel), prior)
+    scan = real_scan(
+        path, ScanChoice(size=len(truth) // 2, pixel=None if pixel is None else 2 * pixel), prior
+    )
     yield replace(scan, name="Helsinki, fan beam over 90 degrees", segmentation=truth)
 
 

@@ -31,7 +31,8 @@ from .tomograms import bulk_attenuation, operator_of, rays_of
 TOMOGRAPHY: dict[str, Any] = {"start": "noise", "prior": "chest-ct", "steps": 40, "samples": 8}
 """Of `Recipe`, for sinograms."""
 FROM_FIT: dict[str, Any] = {"start": "fit", "sigma_start": 1.2}
-"""The same of DDS, plain and of volumes: measured at 8 to 49 views and over 90 degrees (``recon bench tomography``)."""
+"""The same of samplers for which it was measured best, at 8 to 49 views and over 90 degrees (``recon bench tomography``)."""
+STARTING_AT_FIT = ("dds", "dds-3d", "pigdm")
 STARTS_OF_SCANS = ("noise", "fit")
 TOMOGRAPHY_RUNTIME: dict[str, Any] = {"dtype": "auto"}
 MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
@@ -137,7 +138,7 @@ class PlannedScan:
 def tomography_recipe(settings: Mapping[str, Any]) -> Recipe:
     """The `Recipe` for sinograms: the sampler's own and `TOMOGRAPHY`; ``settings`` go first."""
     sampler = str(settings.get("sampler", "dds"))
-    usual, start = usual_of(sampler), FROM_FIT if sampler in ("dds", VOLUME_SAMPLER) else {}
+    usual, start = usual_of(sampler), FROM_FIT if sampler in STARTING_AT_FIT else {}
     recipe = make_recipe({**usual.settings(settings.get("solver", "")), **TOMOGRAPHY, **start, **settings})
     if recipe.start not in STARTS_OF_SCANS:
         raise ConfigError(
