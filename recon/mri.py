@@ -24,7 +24,7 @@ from .intervals import magnitude_interval
 from .priors import Prior, about
 from .problem import Problem
 from .registry.objects import make_grid
-from .registry.recipe import Recipe
+from .registry.recipe import RECIPE_STARTS, Recipe
 from .result import Result
 from .runtime.runtime import Runtime
 from .sampling import sample_by
@@ -152,6 +152,7 @@ def normalise(
     if maps is not None:
         error = TRUSTED if explained is None else map_error(explained, sense[0])
         weights = (1 + (error_noise(y / scale, mask, error) / noise).square()).rsqrt()
+    recipe.refuse_start(RECIPE_STARTS)
     start = {"noise": torch.zeros_like, "cg-sense": torch.clone, "zero-filled": lambda _: A.adjoint(y[None])}
     return Normalised(
         index,

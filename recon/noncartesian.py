@@ -14,7 +14,7 @@ from operators.noncartesian import (
 )
 
 from .mri import UNWEIGHED, Normalised, cg_sense, estimated_maps, scale_of
-from .registry.recipe import Recipe
+from .registry.recipe import RECIPE_STARTS, Recipe
 
 
 def normalise_trajectory(
@@ -46,6 +46,7 @@ def normalise_trajectory(
     noise = max(sigma_y / scale, recipe.sigma_floor, 0 if maps is None else UNWEIGHED)
     alone = NonCartesianMRI(points, density=density, shape=shape)
     adjoint = alone.adjoint((density.sqrt() * y)[:, None])[:, 0]
+    recipe.refuse_start(RECIPE_STARTS)
     start = {
         "noise": torch.zeros_like,
         "cg-sense": torch.clone,

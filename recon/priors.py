@@ -306,7 +306,8 @@ def slicewise(prior, together: int = SLICES_IN_NETWORK) -> Prior:
 def for_images(prior, domain: Sequence[int]):
     """``prior`` as it is, or slice by slice on volumes (C, D, H, W) where it is a network of 2-D images, which has a card."""
     known = about(prior)
-    return slicewise(prior) if len(domain) == 4 and known.card and not known.volumes else prior
+    planes = known.card and not (known.volumes or known.space.latent)
+    return slicewise(prior) if len(domain) == 4 and planes else prior
 
 
 def chunked(prior, rows: int) -> Prior:

@@ -72,6 +72,8 @@ def test_every_start(start):
     assert torch.isfinite(result.mean.abs()).all() and result.std is None
     first = 80.0 if start == "noise" else Recipe().sigma_start
     assert len(result.trace) == 3 and result.trace[0]["sigma"] < first
+    with pytest.raises(ConfigError, match="Here it is noise or"):
+        reconstruct_slice(kspace, mask, Recipe(start="fit", steps=3, samples=1), prior())
 
 
 def test_a_single_coil_needs_no_maps():

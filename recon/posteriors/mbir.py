@@ -41,7 +41,7 @@ class MBIR(Posterior):
     linear_only = True
     of_volumes = True
     knob = "Take more levels, or more CG steps between them (steps)."
-    usual = Usual(solver="pc", grid="exponential")
+    usual = Usual(solver="pc", grid="exponential", highest=40.0, lowest=0.004)
 
     def __init__(
         self,

@@ -22,7 +22,8 @@ SCANS = {"dds": Usual({"steps": 30, "keep": "state", "variance": "local"}, "sde-
 
 LAST_LEVELS = (0.01, 0.005, 0.0025)
 
-RECIPE_STARTS = ("noise", "zero-filled", "cg-sense", "fit")
+RECIPE_STARTS = ("noise", "zero-filled", "cg-sense")  # of k-space
+STARTS_OF_SINOGRAMS = ("noise", "fit")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Recipe:
     soft: bool = False
 
     def __post_init__(self):
-        if self.start not in RECIPE_STARTS:
-            raise unknown("start", self.start, RECIPE_STARTS)
+        if self.start not in (*RECIPE_STARTS, *STARTS_OF_SINOGRAMS):
+            raise unknown("start", self.start, (*RECIPE_STARTS, *STARTS_OF_SINOGRAMS))
         usual = SCANS.get(self.sampler) or usual_of(self.sampler)
         for name, value in usual.settings(self.solver).items():
             own = getattr(self, name)
@@ -86,6 +87,15 @@ class Recipe:
         if level is None:
             level = next((end for end in LAST_LEVELS if end <= 1.5 * noise), LAST_LEVELS[-1])
         return max(level, about(prior).allowed[0])
+
+    def refuse_start(self, known: tuple[str, ...]) -> None:
+        """Raise `ConfigError` where the start is none of those ``known`` to what is measured."""
+        if self.start not in known:
+            raise ConfigError(
+                f"The start is {self.start}.",
+                f"Here it is {' or '.join(known)}: an image is made of the measurements, k-space or sinograms.",
+                f"Set start: {known[-1]}.",
+            )
 
     def refuse_prior(self, prior: Any) -> None:
         """Raise `ConfigError` where the sampler cannot use the prior, whatever is measured."""

@@ -121,7 +121,7 @@ WALK: dict[str, Any] = {"solver": SOLVERS_TRIED, **START_AND_END}
 
 SPACES = {
     "dds": Search(
-        {"steps": Range(3, 30, log=True), "keep": ("noise", "state"), "variance": ("uniform", "local")},
+        {"steps": Range(3, 100, log=True), "keep": ("noise", "state"), "variance": ("uniform", "local")},
         **WALK,
     ),
     "ddnm": Search(

@@ -23,7 +23,7 @@ from ...io.tomography.sinogram import TURN
 from ...priors import about
 from ...registry.configuration import construct, parameters, refuse_unknown
 from ...registry.objects import make_prior, usual_of
-from ...registry.recipe import Recipe, build, make_recipe
+from ...registry.recipe import STARTS_OF_SINOGRAMS, Recipe, build, make_recipe
 from ...runtime.runtime import Runtime
 from ...sampling import noise_levels
 from .tomograms import bulk_attenuation, operator_of, rays_of
@@ -33,7 +33,6 @@ TOMOGRAPHY: dict[str, Any] = {"start": "noise", "prior": "chest-ct", "steps": 40
 FROM_FIT: dict[str, Any] = {"start": "fit", "sigma_start": 1.2}
 """The same of DDS, plain and of volumes: measured at 8 to 49 views and over 90 degrees. PiGDM gains little, and its intervals lose."""
 STARTING_AT_FIT = ("dds", "dds-3d")
-STARTS_OF_SCANS = ("noise", "fit")
 TOMOGRAPHY_RUNTIME: dict[str, Any] = {"dtype": "auto"}
 MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
 REFERENCE_ARC = 170.0  # degrees: views over less make no reference
@@ -140,10 +139,7 @@ def tomography_recipe(settings: Mapping[str, Any]) -> Recipe:
     sampler = str(settings.get("sampler", "dds"))
     usual, start = usual_of(sampler), FROM_FIT if sampler in STARTING_AT_FIT else {}
     recipe = make_recipe({**usual.settings(settings.get("solver", "")), **TOMOGRAPHY, **start, **settings})
-    if recipe.start not in STARTS_OF_SCANS:
-        raise ConfigError(
-            f"The start is {recipe.start}.", "That is an image of k-space.", "Use --start fit, or noise."
-        )
+    recipe.refuse_start(STARTS_OF_SINOGRAMS)
     return recipe
 
 

@@ -13,7 +13,7 @@ from ...io.checks.layout import Layout
 from ...priors import about
 from ...registry.configuration import construct, parameters, refuse_unknown
 from ...registry.objects import make_prior
-from ...registry.recipe import Recipe, make_recipe
+from ...registry.recipe import RECIPE_STARTS, Recipe, make_recipe
 from ...runtime.runtime import Runtime
 
 USUAL_RUNTIME: dict[str, Any] = {"dtype": "auto"}
@@ -74,12 +74,7 @@ def settle(config: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
     layout = dict(config.get("layout") or {})
     layout |= {name: given.pop(name) for name in parameters(Layout)[0] if name in given}
     settled = make_recipe(recipe | given)
-    if settled.start == "fit":
-        raise ConfigError(
-            "The start is fit.",
-            "That is an image of sinograms.",
-            "Use --start cg-sense, zero-filled or noise.",
-        )
+    settled.refuse_start(RECIPE_STARTS)
     return Settings(
         settled,
         construct(MaskChoice, mask, "A mask"),
