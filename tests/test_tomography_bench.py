@@ -102,6 +102,7 @@ def test_the_command_prints_a_table(tmp_path, chest, capsys):
     assert (
         "| fbp |" in said and "| dds |" in said and "RMSE (HU)" in said and "8 views over 180 degrees" in said
     )
+    assert main([*command[:-2], "dds-3d"]) == 0 and "are of volumes" in capsys.readouterr().out
     assert main([*command[:3], str(tmp_path), "--cases", "spiral"]) == 2
     assert "spiral" in capsys.readouterr().err
     assert main(["bench", "tomography", "--dry-run"]) == 0

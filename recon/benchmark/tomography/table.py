@@ -72,11 +72,10 @@ def run_tomography(
             **{name: partial(volume_scans, folder, name, depth, size) for name in VOLUME_CASES},
         }
         made: list[XrayScan] = list(scans[case]())  # type: ignore[call-overload]
-        wanted = [
-            name
-            for name in methods or USUAL_METHODS
-            if made[0].volume or name not in OF_VOLUMES or name in methods
-        ]
+        wanted = [name for name in methods or USUAL_METHODS if made[0].volume or name not in OF_VOLUMES]
+        if not wanted:
+            say(f"{made[0].name}: {', '.join(methods)} are of volumes")
+            continue
         rows = [measured_row(case, made, name, budget, say) for name in wanted]
         found += rows
         say("\n" + xray_table(rows) + "\n")
