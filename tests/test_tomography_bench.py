@@ -97,7 +97,11 @@ def test_the_command_prints_a_table(tmp_path, chest, capsys):
         "1",
     ]
     command += ["--steps", "2", "--samples", "2", "--cases", "sparse-8", "--methods", "fbp", "dds"]
-    assert main(command) == 0
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "sparse-8-dds.png",
+        "sparse-8-fbp.png",
+    ]
     said = capsys.readouterr().out
     assert (
         "| fbp |" in said and "| dds |" in said and "RMSE (HU)" in said and "8 views over 180 degrees" in said

@@ -469,7 +469,7 @@ COMMANDS = {
             Argument(
                 "--out",
                 "DIR",
-                "folder for tables (default ./recon_bench for simulated, ./examples for curve)",
+                "folder for tables (default ./recon_bench for simulated, ./examples for curve), and for pictures of tomography (default none)",
             ),
             Argument(
                 "--methods",

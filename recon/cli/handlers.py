@@ -451,6 +451,7 @@ def compare_tomograms(args: argparse.Namespace) -> None:
         depth=args.depth,
         steps=args.steps,
         samples=args.samples,
+        out=args.out,
     )
 
 
